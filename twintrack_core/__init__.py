@@ -1,0 +1,1 @@
+"""Post-hoc multi-rater calibration of segmentation probabilities, at any scale."""

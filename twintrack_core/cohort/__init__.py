@@ -1,0 +1,1 @@
+"""Cohorts on disk: cases, the Zarr store, readers and writers of images, regions of interest."""
