@@ -1,0 +1,5 @@
+"""Where compiled kernels are built; everything else about the package is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

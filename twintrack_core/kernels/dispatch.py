@@ -1,0 +1,273 @@
+"""Arrays of any shape to kernels: choose a backend, check, flatten, share the work among threads, report."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.codes import MAX_RATERS, N_CODES, OnInvalid, as_scores
+from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
+from twintrack_core.kernels.findings import Findings
+
+T = TypeVar("T")
+
+_BACKENDS = {
+    "reference": "twintrack_core.kernels.reference",
+    "numba": "twintrack_core.kernels.numba",
+}
+_AUTO = "numba"
+
+_MIN_VOXELS_PER_THREAD = 1 << 18  # below this a private table costs more than the thread saves
+_SLAB_ALIGNMENT = 1 << 12  # slabs start on a cache line of every dtype
+
+
+class Kernel(Protocol):
+    """A backend: both kernels under the contract of `twintrack_core.kernels.findings`."""
+
+    def accumulate(
+        self,
+        scores: npt.NDArray[Any],
+        votes: npt.NDArray[np.uint8] | None,
+        region: npt.NDArray[np.uint8] | None,
+        table: npt.NDArray[np.int64],
+        *,
+        clip: bool = False,
+    ) -> Findings:
+        """Count voxels into ``table``."""
+
+    def relabel(
+        self, scores: npt.NDArray[Any], lut: npt.NDArray[Any], out: npt.NDArray[Any], *, clip: bool = False
+    ) -> Findings:
+        """Look codes up in ``lut``."""
+
+
+def names() -> tuple[str, ...]:
+    """Names of the kernels there are."""
+    return tuple(_BACKENDS)
+
+
+def get(name: str = "auto") -> Kernel:
+    """Return a kernel by name; "auto" is the fastest there is.
+
+    Raises
+    ------
+    RequestError
+        If there is none of that name.
+    """
+    module = _BACKENDS.get(_AUTO if name == "auto" else name)
+    if module is None:
+        raise RequestError(f"There is no kernel {name!r}.", f"Allowed: auto, {', '.join(_BACKENDS)}.")
+    return cast("Kernel", importlib.import_module(module))
+
+
+def default_threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count(
+    probability: npt.ArrayLike,
+    votes: npt.NDArray[np.uint8] | None,
+    roi: npt.NDArray[np.bool_] | None,
+    n_raters: int,
+    *,
+    members: bool = False,
+    kernel: str = "auto",
+    threads: int | None = None,
+    on_invalid: OnInvalid = "error",
+) -> npt.NDArray[np.int64]:
+    """Joint counts of score codes and rater patterns, outside and inside a region.
+
+    Parameters
+    ----------
+    probability
+        (...) scores, or (M, ...) with ``members=True``; see `codes.as_scores` for dtypes.
+    votes
+        (...) uint8, bit r set where rater r marked the voxel; None for no marks.
+    roi
+        (...) bool, or None for everything inside.
+    n_raters
+        Number of raters R, 0 to 8.
+
+    Returns
+    -------
+    numpy.ndarray
+        (2, 15361, 2**R) int64: [outside / inside, code, pattern].
+
+    Raises
+    ------
+    RequestError
+        For shapes that differ, or dtypes that mean something else.
+    InvalidScoresError, InvalidVotesError
+        For scores that are not probabilities, unless ``on_invalid`` allows them, and marks of raters there are not.
+    """
+    backend = get(kernel)
+    scores, shape = _flat_scores(probability, members)
+    if not 0 <= n_raters <= MAX_RATERS:
+        raise RequestError(f"{n_raters} raters cannot be counted.", f"Allowed: 0 to {MAX_RATERS} raters.")
+    flat_votes = None if votes is None else _flat(votes, "votes", shape, np.uint8)
+    region = None if roi is None else _flat(roi, "roi", shape, np.bool_).view(np.uint8)
+    clip = _check_policy(on_invalid) == "clip"
+
+    def count_slab(start: int, stop: int) -> tuple[npt.NDArray[np.int64], Findings]:
+        table = np.zeros((2, N_CODES, 1 << n_raters), dtype=np.int64)
+        findings = backend.accumulate(
+            np.ascontiguousarray(scores[:, start:stop]),
+            None if flat_votes is None else flat_votes[start:stop],
+            None if region is None else region[start:stop],
+            table,
+            clip=clip,
+        )
+        return table, findings.shifted(start)
+
+    parts = _run_slabs(count_slab, scores.shape[1], threads)
+    findings = sum((part[1] for part in parts[1:]), parts[0][1])
+    report(findings, scores, shape, on_invalid, votes=flat_votes, n_raters=n_raters)
+    total = parts[0][0]
+    for table, _ in parts[1:]:
+        total += table
+    return total
+
+
+def relabel(
+    probability: npt.ArrayLike,
+    lut: npt.NDArray[Any],
+    *,
+    members: bool = False,
+    kernel: str = "auto",
+    threads: int | None = None,
+    on_invalid: OnInvalid = "error",
+) -> npt.NDArray[Any]:
+    """Look the code of every score up in a table.
+
+    Parameters
+    ----------
+    probability
+        (...) scores, or (M, ...) with ``members=True``, which are averaged first.
+    lut
+        (15361,) float16, float32, float64 or uint8: the value of each code.
+    on_invalid
+        With "exclude" an invalid score becomes NaN, which needs a floating ``lut``.
+
+    Returns
+    -------
+    numpy.ndarray
+        (...) of ``lut``'s dtype.
+
+    Raises
+    ------
+    RequestError
+        For a table of another shape, and for "exclude" with an integer one.
+    InvalidScoresError
+        For scores that are not probabilities, unless ``on_invalid`` allows them.
+    """
+    backend = get(kernel)
+    scores, shape = _flat_scores(probability, members)
+    clip = _check_policy(on_invalid) == "clip"
+    table = lut_with_invalid(lut, on_invalid)
+    out = np.empty(scores.shape[1], dtype=lut.dtype)
+
+    def relabel_slab(start: int, stop: int) -> Findings:
+        slab = np.ascontiguousarray(scores[:, start:stop])
+        return backend.relabel(slab, table, out[start:stop], clip=clip).shifted(start)
+
+    parts = _run_slabs(relabel_slab, scores.shape[1], threads)
+    report(sum(parts[1:], parts[0]), scores, shape, on_invalid)
+    return out.reshape(shape)
+
+
+def lut_with_invalid(lut: npt.NDArray[Any], on_invalid: OnInvalid) -> npt.NDArray[Any]:
+    """Append what an invalid score becomes: NaN, or 0 where it is an error anyway."""
+    if lut.shape != (N_CODES,):
+        raise RequestError(f"A look-up table has shape {lut.shape}.", f"Allowed: ({N_CODES},), one value a code.")
+    if lut.dtype.kind == "f":
+        return np.append(lut, lut.dtype.type(np.nan))
+    if on_invalid == "exclude":
+        raise RequestError(
+            f'on_invalid="exclude" marks invalid scores as NaN, which {lut.dtype} cannot hold.',
+            "Allowed: a floating dtype.",
+        )
+    return np.append(lut, lut.dtype.type(0))
+
+
+def report(
+    findings: Findings,
+    scores: npt.NDArray[Any],
+    shape: tuple[int, ...],
+    on_invalid: OnInvalid,
+    *,
+    votes: npt.NDArray[np.uint8] | None = None,
+    n_raters: int = 0,
+    where: str = "probability",
+) -> None:
+    """Raise for what a kernel found, with value, place and count; ``scores`` is (M, N), ``shape`` that of N."""
+    if findings.invalid_votes and votes is not None:
+        place = findings.first_invalid_vote
+        raise InvalidVotesError(
+            f"{where}: {findings.invalid_votes} of {votes.size} votes have marks of raters there are not; the first is "
+            f"{int(votes[place])} at index {_index(place, shape)}.",
+            f"Allowed: 0 to {(1 << n_raters) - 1} for {n_raters} raters.",
+        )
+    if findings.invalid_scores and on_invalid != "exclude":
+        place = findings.first_invalid_score
+        values = ", ".join(repr(float(value)) for value in scores[:, place])
+        members = f"members {values}" if len(scores) > 1 else values
+        raise InvalidScoresError(
+            f"{where}: {findings.invalid_scores} of {scores.shape[1]} scores are not probabilities; the first is "
+            f"{members} at index {_index(place, shape)}.",
+            "Allowed: finite values in [0, 1]." if on_invalid == "error" else "Allowed: anything but NaN.",
+            'Pass probabilities, not logits, or choose on_invalid="clip" or "exclude".',
+        )
+
+
+def _index(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(place, shape)) if shape else ()
+
+
+def _check_policy(on_invalid: str) -> str:
+    if on_invalid not in ("error", "clip", "exclude"):
+        raise RequestError(f"on_invalid={on_invalid!r} is no policy.", "Allowed: error, clip, exclude.")
+    return on_invalid
+
+
+def _flat_scores(probability: npt.ArrayLike, members: bool) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
+    """Scores as (M, N) and the spatial shape."""
+    array = as_scores(probability)
+    stacked = array if members else array[np.newaxis]
+    if stacked.ndim < 1 or len(stacked) == 0:
+        raise RequestError(
+            f"probability has shape {array.shape}, which holds no member.", "Allowed: (member, ...) with members=True."
+        )
+    return stacked.reshape(len(stacked), -1), stacked.shape[1:]
+
+
+def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+    values = np.asarray(array)
+    if values.shape != shape:
+        raise RequestError(
+            f"{name} has shape {values.shape}, probability {shape}.",
+            "Allowed: the same shape.",
+            "Pass members=True if the first axis of probability is the ensemble's." if name != "lut" else None,
+        )
+    if values.dtype != dtype:
+        raise RequestError(f"{name} has dtype {values.dtype}.", f"Allowed: {np.dtype(dtype)}.")
+    return np.require(values, requirements=["C", "A"]).reshape(-1)
+
+
+def _run_slabs(work: Callable[[int, int], T], n: int, threads: int | None) -> list[T]:
+    """Call ``work(start, stop)`` on one slab of the voxels per thread, in order."""
+    if threads is not None and threads < 1:
+        raise RequestError(f"threads={threads} cannot work.", "Allowed: 1 or more, or None for all cores.")
+    wanted = min(threads or default_threads(), max(1, n // _MIN_VOXELS_PER_THREAD))
+    size = -(-n // wanted // _SLAB_ALIGNMENT) * _SLAB_ALIGNMENT if wanted > 1 else n
+    bounds = [(start, min(start + size, n)) for start in range(0, n, size)] if n else [(0, 0)]
+    if len(bounds) == 1:
+        return [work(*bounds[0])]
+    with ThreadPoolExecutor(len(bounds)) as pool:
+        return list(pool.map(lambda bound: work(*bound), bounds))

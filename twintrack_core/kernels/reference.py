@@ -1,0 +1,37 @@
+"""The oracle: both kernels in plain NumPy, written to be read rather than to be fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.codes import mean_codes
+from twintrack_core.kernels.findings import Findings
+
+
+def accumulate(
+    scores: npt.NDArray[Any],
+    votes: npt.NDArray[np.uint8] | None,
+    region: npt.NDArray[np.uint8] | None,
+    table: npt.NDArray[np.int64],
+    *,
+    clip: bool = False,
+) -> Findings:
+    """Count voxels into ``table[region, code, pattern]``; see `twintrack_core.kernels.findings` for the contract."""
+    codes, valid = mean_codes(scores, clip=clip)
+    pattern = np.zeros(codes.shape, dtype=np.uint8) if votes is None else votes
+    inside = np.ones(codes.shape, dtype=bool) if region is None else region != 0
+    known = pattern < table.shape[2]
+    counted = valid & known
+    plane = np.where(inside, len(table) - 1, 0)
+    np.add.at(table, (plane[counted], codes[counted], pattern[counted]), 1)
+    return Findings.of(valid, known)
+
+
+def relabel(scores: npt.NDArray[Any], lut: npt.NDArray[Any], out: npt.NDArray[Any], *, clip: bool = False) -> Findings:
+    """Write ``lut[code]`` to ``out``; see `twintrack_core.kernels.findings` for the contract."""
+    codes, valid = mean_codes(scores, clip=clip)
+    out[:] = np.where(valid, lut[codes], lut[-1])
+    return Findings.of(valid)
