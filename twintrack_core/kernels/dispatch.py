@@ -6,7 +6,7 @@ import importlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +128,7 @@ def count(
 
     parts = _run_slabs(count_slab, scores.shape[1], threads)
     findings = sum((part[1] for part in parts[1:]), parts[0][1])
-    report(findings, scores, shape, on_invalid, votes=flat_votes, n_raters=n_raters)
+    report(findings, scores, Place("probability", shape), on_invalid, votes=flat_votes, n_raters=n_raters)
     total = parts[0][0]
     for table, _ in parts[1:]:
         total += table
@@ -178,7 +178,7 @@ def relabel(
         return backend.relabel(slab, table, out[start:stop], clip=clip).shifted(start)
 
     parts = _run_slabs(relabel_slab, scores.shape[1], threads)
-    report(sum(parts[1:], parts[0]), scores, shape, on_invalid)
+    report(sum(parts[1:], parts[0]), scores, Place("probability", shape), on_invalid)
     return out.reshape(shape)
 
 
@@ -196,38 +196,46 @@ def lut_with_invalid(lut: npt.NDArray[Any], on_invalid: OnInvalid) -> npt.NDArra
     return np.append(lut, lut.dtype.type(0))
 
 
+class Place(NamedTuple):
+    """What a kernel's N voxels are: a name, the shape they were flattened from, and the index of the first."""
+
+    name: str
+    shape: tuple[int, ...]
+    origin: tuple[int, ...] | None = None
+
+    def of(self, voxel: int) -> tuple[int, ...]:
+        """Index of one of the N voxels."""
+        origin = self.origin or (0,) * len(self.shape)
+        return tuple(int(i) + o for i, o in zip(np.unravel_index(voxel, self.shape), origin, strict=True))
+
+
 def report(
     findings: Findings,
     scores: npt.NDArray[Any],
-    shape: tuple[int, ...],
+    place: Place,
     on_invalid: OnInvalid,
     *,
     votes: npt.NDArray[np.uint8] | None = None,
     n_raters: int = 0,
-    where: str = "probability",
 ) -> None:
-    """Raise for what a kernel found, with value, place and count; ``scores`` is (M, N), ``shape`` that of N."""
+    """Raise for what a kernel found in (M, N) ``scores`` and (N,) ``votes``, with value, index and count."""
     if findings.invalid_votes and votes is not None:
-        place = findings.first_invalid_vote
+        first = findings.first_invalid_vote
         raise InvalidVotesError(
-            f"{where}: {findings.invalid_votes} of {votes.size} votes have marks of raters there are not; the first is "
-            f"{int(votes[place])} at index {_index(place, shape)}.",
+            f"{place.name}: {findings.invalid_votes} of {votes.size} votes have marks of raters there are not; "
+            f"the first is {int(votes[first])} at index {place.of(first)}.",
             f"Allowed: 0 to {(1 << n_raters) - 1} for {n_raters} raters.",
         )
     if findings.invalid_scores and on_invalid != "exclude":
-        place = findings.first_invalid_score
-        values = ", ".join(repr(float(value)) for value in scores[:, place])
+        first = findings.first_invalid_score
+        values = ", ".join(repr(float(value)) for value in scores[:, first])
         members = f"members {values}" if len(scores) > 1 else values
         raise InvalidScoresError(
-            f"{where}: {findings.invalid_scores} of {scores.shape[1]} scores are not probabilities; the first is "
-            f"{members} at index {_index(place, shape)}.",
+            f"{place.name}: {findings.invalid_scores} of {scores.shape[1]} scores are not probabilities; the first is "
+            f"{members} at index {place.of(first)}.",
             "Allowed: finite values in [0, 1]." if on_invalid == "error" else "Allowed: anything but NaN.",
             'Pass probabilities, not logits, or choose on_invalid="clip" or "exclude".',
         )
-
-
-def _index(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(place, shape)) if shape else ()
 
 
 def _check_policy(on_invalid: str) -> str:
@@ -253,7 +261,7 @@ def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDAr
         raise RequestError(
             f"{name} has shape {values.shape}, probability {shape}.",
             "Allowed: the same shape.",
-            "Pass members=True if the first axis of probability is the ensemble's." if name != "lut" else None,
+            "Pass members=True if the first axis of probability is the ensemble's.",
         )
     if values.dtype != dtype:
         raise RequestError(f"{name} has dtype {values.dtype}.", f"Allowed: {np.dtype(dtype)}.")

@@ -1,0 +1,293 @@
+"""A chunked Zarr array as plain data: where its chunks lie and how to read, write and list them.
+
+A `ChunkedArray` is small and frozen, so a task can carry it to any worker; it opens nothing until it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.cohort.codecs import ChunkDecodeError, Codec, codec_of
+from twintrack_core.errors import StoreError
+
+Box = tuple[slice, ...]
+"""A half-open box of voxels: one slice with start and stop per axis."""
+
+_DTYPES = ("float16", "float32", "uint8", "bool")
+_CHUNK_NAME = re.compile(r"0|[1-9][0-9]{0,15}")
+
+
+class Scratch:
+    """Buffers a task reuses from chunk to chunk, because fresh pages cost more than the work done in them."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def array(self, use: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """Return an array of any content; valid until ``use`` is asked for again."""
+        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        buffer = self._buffers.get(use)
+        if buffer is None or buffer.nbytes < n_bytes:
+            buffer = self._buffers[use] = np.empty(n_bytes, dtype=np.uint8)
+        view: npt.NDArray[Any] = buffer[:n_bytes].view(dtype).reshape(shape)
+        return view
+
+
+@dataclass(frozen=True)
+class ChunkedArray:
+    """One array of a local Zarr v3 store.
+
+    Attributes
+    ----------
+    path
+        Folder of the array.
+    shape, chunks
+        Shape of the array and of a chunk (of a shard, where there are shards).
+    dtype
+        Name of the dtype.
+    fill
+        Value of every voxel of an unwritten chunk.
+    codec
+        How chunks are decoded directly, or None for an array that only zarr-python can read.
+    separator
+        What stands between the indices in a chunk's name, or None for names that are not Zarr's default.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    fill: float
+    codec: Codec | None
+    separator: str | None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of chunks per axis."""
+        return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a decoded chunk in bytes."""
+        return int(np.prod(self.chunks, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    def box(self, index: tuple[int, ...]) -> Box:
+        """Voxels of a chunk that lie in the array."""
+        return tuple(
+            slice(i * chunk, min((i + 1) * chunk, size))
+            for i, chunk, size in zip(index, self.chunks, self.shape, strict=True)
+        )
+
+    def written(self) -> npt.NDArray[np.int64]:
+        """Indices of the chunks that were written, (n, ndim) int64 in ascending order; found by listing."""
+        if self.separator is None:
+            return np.array(list(np.ndindex(self.grid)), dtype=np.int64).reshape(-1, len(self.shape))
+        found = list(self._listed(Path(self.path) / "c", ()))
+        return np.array(sorted(found), dtype=np.int64).reshape(-1, len(self.shape))
+
+    def _listed(self, folder: Path, prefix: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                parts = entry.name.split(".") if self.separator == "." else [entry.name]
+                if not all(_CHUNK_NAME.fullmatch(part) for part in parts):
+                    continue
+                index = prefix + tuple(int(part) for part in parts)
+                if len(index) < len(self.shape):
+                    yield from self._listed(folder / entry.name, index)
+                elif all(i < n for i, n in zip(index, self.grid, strict=True)):
+                    yield index
+
+    def read_chunk(self, index: tuple[int, ...], out: npt.NDArray[Any]) -> bool:
+        """Decode a whole chunk, padding included, into ``out``; False if it was never written.
+
+        Raises
+        ------
+        StoreError
+            If the chunk is damaged.
+        """
+        assert self.codec is not None  # noqa: S101 - for mypy; `read` is the only caller
+        path = self._chunk_path(index)
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the cost of Path.read_bytes
+                data = file.read()
+        except FileNotFoundError:
+            return False
+        try:
+            self.codec.decode(data, out)
+        except ChunkDecodeError as error:
+            raise StoreError(
+                f"{path}: the chunk is damaged: {error}.",
+                None,
+                "Make the store anew from its source, or restore the file.",
+            ) from error
+        return True
+
+    def read(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> None:
+        """Read a box of voxels into the C-contiguous array ``out`` of the box's shape.
+
+        Raises
+        ------
+        StoreError
+            If a chunk is damaged.
+        """
+        if self.codec is None:
+            out[...] = self._read_with_zarr(box)
+            return
+        ranges = (range(s.start // c, -(-s.stop // c)) for s, c in zip(box, self.chunks, strict=True))
+        for index in itertools.product(*ranges):
+            chunk_start = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
+            common = tuple(
+                slice(max(s.start, o), min(s.stop, o + c))
+                for s, o, c in zip(box, chunk_start, self.chunks, strict=True)
+            )
+            target = out[tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(common, box, strict=True))]
+            if target.shape == self.chunks and target.flags.c_contiguous:
+                if not self.read_chunk(index, target):
+                    target[...] = self.fill
+                continue
+            chunk = scratch.array("chunk", self.chunks, self.dtype)
+            if self.read_chunk(index, chunk):
+                target[...] = chunk[
+                    tuple(slice(s.start - o, s.stop - o) for s, o in zip(common, chunk_start, strict=True))
+                ]
+            else:
+                target[...] = self.fill
+
+    def read_all(self) -> npt.NDArray[Any]:
+        """Read the whole array."""
+        out = np.empty(self.shape, dtype=self.dtype)
+        self.read(tuple(slice(0, size) for size in self.shape), out, Scratch())
+        return out
+
+    def write_chunk(self, index: tuple[int, ...], values: npt.NDArray[Any], scratch: Scratch) -> None:
+        """Write one chunk from the values of its box, padded with the fill value. Whole or not at all.
+
+        Call it outside the main thread; see `Codec.encode`.
+        """
+        assert self.codec is not None  # noqa: S101 - arrays this package creates have one
+        if values.shape != self.chunks or not values.flags.c_contiguous:
+            padded = scratch.array("padded", self.chunks, self.dtype)
+            padded[...] = self.fill
+            padded[tuple(slice(0, size) for size in values.shape)] = values
+            values = padded
+        write_atomically(self._chunk_path(index), self.codec.encode(values))
+
+    def _chunk_path(self, index: tuple[int, ...]) -> str:
+        separator = self.separator or "/"
+        return f"{self.path}/c{separator}{separator.join(map(str, index))}"
+
+    def _read_with_zarr(self, box: Box) -> npt.NDArray[Any]:
+        import zarr
+
+        try:
+            return np.asarray(zarr.open_array(self.path, mode="r")[box])
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            raise StoreError(
+                f"{self.path}: voxels {_text(box)} cannot be read: {error}.",
+                None,
+                "Make the store anew from its source, or restore its files.",
+            ) from error
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that it is whole or absent."""
+    temporary = f"{path}.{os.getpid()}.partial"
+    try:
+        _write(temporary, data)
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _write(temporary, data)
+    os.replace(temporary, path)  # noqa: PTH105 - paths are strings here, to spare a Path per chunk
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        with open(path, "wb", buffering=0) as file:  # noqa: PTH123
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            Path(path).unlink(missing_ok=True)
+        raise
+
+
+def open_array(path: Path) -> ChunkedArray:
+    """Describe the array in folder ``path`` from its metadata.
+
+    Raises
+    ------
+    StoreError
+        If the metadata are not those of a Zarr v3 array this package can read.
+    """
+    metadata = read_json(path / "zarr.json")
+    try:
+        if metadata["node_type"] != "array" or metadata["zarr_format"] != 3:
+            raise ValueError("it is not a Zarr v3 array")
+        if metadata["chunk_grid"]["name"] != "regular":
+            raise ValueError(f"its chunk grid is {metadata['chunk_grid']['name']!r}, not regular")
+        dtype = metadata["data_type"]
+        if dtype not in _DTYPES:
+            raise ValueError(f"its data type is {dtype!r}, not one of {', '.join(_DTYPES)}")
+        shape = _sizes(metadata["shape"], minimum=1)
+        chunks = _sizes(metadata["chunk_grid"]["configuration"]["chunk_shape"], minimum=1)
+        if len(shape) != len(chunks):
+            raise ValueError(f"its shape {shape} and chunks {chunks} differ in length")
+        fill = float(metadata["fill_value"])
+        separator = _separator(metadata["chunk_key_encoding"])
+        codec = codec_of(metadata["codecs"], np.dtype(dtype)) if separator else None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{path / 'zarr.json'}: {error}.", "Allowed: Zarr v3 arrays of a regular chunk grid."
+        ) from error
+    return ChunkedArray(str(path), shape, chunks, dtype, fill, codec, separator)
+
+
+def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any]:
+    """Read a JSON object of at most ``limit`` bytes from a store.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, too large or no JSON object.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise ValueError(f"it has more than {limit} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("it is not a JSON object")
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing.", "Allowed: a Zarr v3 store as this package writes it.") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path} cannot be read: {error}.", "Allowed: the JSON of a Zarr v3 store.") from error
+    return content
+
+
+def _sizes(values: Any, minimum: int) -> tuple[int, ...]:
+    sizes = tuple(values)
+    if not sizes or not all(type(size) is int and minimum <= size < 2**40 for size in sizes):
+        raise ValueError(f"{values} are no sizes")
+    return sizes
+
+
+def _separator(encoding: Any) -> str | None:
+    if encoding["name"] != "default":
+        return None
+    separator = (encoding.get("configuration") or {}).get("separator", "/")
+    return separator if separator in ("/", ".") else None
+
+
+def _text(box: Box) -> str:
+    return "[" + ", ".join(f"{s.start}:{s.stop}" for s in box) + "]"

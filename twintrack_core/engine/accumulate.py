@@ -1,0 +1,197 @@
+"""Accumulate: one pass over a cohort, chunks to sparse tables, one table per case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core import kernels
+from twintrack_core.codes import N_CODES, OnInvalid
+from twintrack_core.cohort.chunks import ChunkedArray, Scratch
+from twintrack_core.cohort.roi import BoxRegion, Region, parse_roi, region_of
+from twintrack_core.cohort.store import Cohort, StoredCase
+from twintrack_core.engine.run import Run, compute
+from twintrack_core.engine.tiles import (
+    Tile,
+    background_score,
+    batches,
+    read_scores,
+    tile_box,
+    tile_shape,
+    written_tiles,
+)
+from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
+from twintrack_core.kernels.dispatch import Place, report
+
+
+class Cells(NamedTuple):
+    """The non-zero cells of a table, as columns."""
+
+    region: npt.NDArray[np.uint8]
+    code: npt.NDArray[np.uint16]
+    pattern: npt.NDArray[np.uint8]
+    voxels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CountTask:
+    """Some tiles of one case to count. Pure data, so that any worker can run it."""
+
+    case: str
+    probability: ChunkedArray
+    votes: ChunkedArray | None
+    n_raters: int
+    region: Region
+    tile_shape: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+    kernel: str
+    on_invalid: OnInvalid
+
+
+@dataclass(frozen=True)
+class CasePlan:
+    """What counting one case takes: its tasks, and the cells of what is never read."""
+
+    case: StoredCase
+    tasks: tuple[CountTask, ...]
+    background: Cells
+
+
+def accumulate(
+    cohort: Cohort,
+    *,
+    roi: str = "full",
+    kernel: str = "auto",
+    on_invalid: OnInvalid = "error",
+    workers: int | None = None,
+    progress: bool = False,
+) -> CohortStatistics:
+    """Reduce a cohort to its joint histograms, touching each written chunk once.
+
+    Parameters
+    ----------
+    cohort
+        An open cohort, or a selection of its cases.
+    roi
+        Rule for the region of interest: "full", "mask", "mask+Nmm" or "raters+N"; see `cohort.roi`.
+    kernel
+        Name of the kernel.
+    on_invalid
+        "error", "clip" or "exclude"; see `codes.OnInvalid`.
+    workers
+        Threads, all cores by default.
+    progress
+        Show a bar on stderr, if that is a terminal.
+
+    Returns
+    -------
+    CohortStatistics
+        One sparse table per case. The same bytes whatever the chunking, the kernel or the number of workers.
+
+    Raises
+    ------
+    RequestError
+        For an unknown rule or kernel, or a rule that needs an array a case lacks.
+    InvalidScoresError, InvalidVotesError
+        For scores that are not probabilities and marks of raters there are not, naming case, place and count.
+    StoreError
+        For damaged chunks.
+    """
+    from dask import delayed
+
+    rule = parse_roi(roi)
+    kernels.get(kernel)
+    run = Run(workers, progress)
+    names = list(cohort.names)
+    plan_case = delayed(_plan_case, pure=False)
+    plans: list[CasePlan] = compute(
+        [plan_case(cohort, name, str(rule), kernel, on_invalid) for name in names], run, "looking"
+    )
+    count = delayed(count_tiles, pure=False)
+    results = iter(compute([count(task) for plan in plans for task in plan.tasks], run, "counting"))
+    statistics = {}
+    for plan in plans:
+        parts = [plan.background, *(next(results) for _ in plan.tasks)]
+        histogram = JointHistogram.from_cells(
+            *(np.concatenate(column) for column in zip(*parts, strict=True)), raters=plan.case.raters
+        )
+        statistics[plan.case.name] = CaseStatistics(
+            histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes)
+        )
+    return CohortStatistics(statistics, roi=str(rule))
+
+
+def _plan_case(cohort: Cohort, name: str, roi: str, kernel: str, on_invalid: OnInvalid) -> CasePlan:
+    case = cohort[name]
+    region = region_of(case, parse_roi(roi))
+    tiles = written_tiles(case, ["votes"], region)
+    shape = tile_shape(case)
+    votes = case.parts.get("votes")
+    tasks = tuple(
+        CountTask(name, case.probability, votes, len(case.raters), region, shape, batch, kernel, on_invalid)
+        for batch in batches(case, tiles)
+    )
+    return CasePlan(case, tasks, _count_background(case, region, tiles, kernel, on_invalid))
+
+
+def _count_background(
+    case: StoredCase, region: Region, tiles: Sequence[Tile], kernel: str, on_invalid: OnInvalid
+) -> Cells:
+    """Cells of the voxels in no tile: unmarked, with the score of an unwritten chunk. Nothing is read."""
+    n, inside = int(np.prod(case.shape, dtype=np.int64)), 0
+    shape = tile_shape(case)
+    # Outside the tiles a mask is unwritten within its reach, so all of that is outside the region.
+    if isinstance(region, BoxRegion):
+        inside = region.size
+    for tile in tiles:
+        box = tile_box(tile, shape, case.shape)
+        n -= int(np.prod([s.stop - s.start for s in box], dtype=np.int64))
+        if isinstance(region, BoxRegion):
+            inside -= region.overlap(box)
+    if n == 0:
+        return _cells(np.zeros((2, N_CODES, 1), dtype=np.int64))
+    table = np.zeros((1, N_CODES, 1), dtype=np.int64)
+    score = background_score(case.probability)
+    findings = kernels.get(kernel).accumulate(score, None, None, table, clip=on_invalid == "clip")
+    report(findings, score, Place(f"Case {case.name}, the fill value of probability", (1,)), on_invalid)
+    return _cells(np.concatenate([table * (n - inside), table * inside]))
+
+
+def count_tiles(task: CountTask) -> Cells:
+    """Count the tiles of a task."""
+    kernel = kernels.get(task.kernel)
+    clip = task.on_invalid == "clip"
+    size = task.probability.shape[-3:]
+    table = np.zeros((2, N_CODES, 1 << task.n_raters), dtype=np.int64)
+    scratch = Scratch()
+    for tile in task.tiles:
+        box = tile_box(tile, task.tile_shape, size)
+        scores = read_scores(task.probability, box, scratch)
+        shape = scores.shape[1:]
+        votes = None
+        if task.votes is not None:
+            votes = scratch.array("votes", shape, np.uint8)
+            task.votes.read(box, votes, scratch)
+        inside = task.region.inside(box, scratch)
+        if isinstance(inside, bool):  # without a mask the kernel counts into the one plane it is given
+            planes, mask = table[int(inside) :][:1], None
+        else:
+            planes, mask = table, inside.reshape(-1)
+        flat = scores.reshape(len(scores), -1)
+        marks = None if votes is None else votes.reshape(-1)
+        findings = kernel.accumulate(flat, marks, mask, planes, clip=clip)
+        if any(findings[::2]):
+            place = Place(f"Case {task.case}, chunk {tile}", shape, tuple(s.start for s in box))
+            report(findings, flat, place, task.on_invalid, votes=marks, n_raters=task.n_raters)
+    return _cells(table)
+
+
+def _cells(table: npt.NDArray[np.int64]) -> Cells:
+    flat = table.reshape(-1)
+    places = np.flatnonzero(flat)
+    region, code, pattern = np.unravel_index(places, table.shape)
+    return Cells(region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), flat[places])

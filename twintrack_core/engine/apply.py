@@ -1,0 +1,180 @@
+"""Apply: a cohort through a calibration map into a calibrated cohort, chunk by chunk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core import kernels
+from twintrack_core.codes import SCORE_DTYPES, OnInvalid
+from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array
+from twintrack_core.cohort.store import Cohort, CohortWriter, create_array, open_cohort
+from twintrack_core.engine.run import Run, compute
+from twintrack_core.engine.tiles import (
+    Tile,
+    background_score,
+    batches,
+    read_scores,
+    tile_box,
+    tile_shape,
+    written_tiles,
+)
+from twintrack_core.errors import RequestError, WorkError
+from twintrack_core.kernels.dispatch import Place, lut_with_invalid, report
+from twintrack_core.maps import CalibrationMap
+
+
+@dataclass(frozen=True, eq=False)
+class RelabelTask:
+    """Some tiles of one case to write calibrated. Pure data, so that any worker can run it."""
+
+    case: str
+    probability: ChunkedArray
+    output: str
+    lut: npt.NDArray[Any]
+    tile_shape: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+    kernel: str
+    on_invalid: OnInvalid
+
+
+def apply(
+    cohort: Cohort,
+    calibration_map: CalibrationMap,
+    path: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    dtype: npt.DTypeLike = np.float16,
+    kernel: str = "auto",
+    on_invalid: OnInvalid = "error",
+    workers: int | None = None,
+    progress: bool = False,
+) -> Cohort:
+    """Write a calibrated cohort: `probability` is (z, y, x), the rest is copied.
+
+    Chunks whose scores were never written are not written either: the output's fill value is the map's value there.
+
+    Parameters
+    ----------
+    cohort
+        An open cohort, or a selection of its cases.
+    calibration_map
+        The map; several members are averaged before it is looked up.
+    path
+        Store to make. It must not exist, unless ``resume``.
+    resume
+        Finish a store that the same map and input began; start it where nothing was begun.
+    dtype
+        float16, float32 or uint8 (round(255 p)).
+    on_invalid
+        "error" or "clip"; a calibrated store cannot hold excluded voxels.
+
+    Raises
+    ------
+    RequestError
+        If ``path`` exists, or was begun by another run.
+    InvalidScoresError
+        For scores that are not probabilities, naming case, place and count.
+    StoreError
+        For damaged chunks.
+    WorkError
+        If the output cannot be written, for example on a full disk.
+    """
+    from dask import delayed
+
+    output_dtype = np.dtype(dtype)
+    if output_dtype not in SCORE_DTYPES:
+        raise RequestError(f"A calibrated store cannot be {output_dtype}.", "Allowed: float16, float32, uint8.")
+    if on_invalid == "exclude":
+        raise RequestError("A calibrated store cannot leave voxels out.", 'Allowed: on_invalid="error" or "clip".')
+    kernels.get(kernel)
+    if Path(path).resolve().is_relative_to(cohort.path.resolve()):
+        raise RequestError(f"{path} lies in the cohort it would be made from.", "Allowed: any path outside it.")
+    source = {
+        "map": calibration_map.digest(),
+        "calibrator": calibration_map.calibrator,
+        "target": calibration_map.target,
+        "cohort": dict(cohort.source),
+        "dtype": output_dtype.name,
+    }
+    lut = lut_with_invalid(calibration_map.table_as(output_dtype), on_invalid)
+    try:
+        writer = CohortWriter(path, cohort.names, source=source, resume=resume)
+        if not writer.finished:
+            names = [name for name in cohort.names if not writer.has_case(name)]
+            prepare, relabel, end = (delayed(f, pure=False) for f in (_prepare_case, _relabel_tiles, _end_case))
+            finished = []
+            for name in names:
+                case = cohort[name]
+                shape, tiles = tile_shape(case), written_tiles(case)
+                ready = prepare(cohort, name, writer, lut, source, kernel)
+                folder = str(writer.path / name / "probability")
+                tasks = [
+                    RelabelTask(name, case.probability, folder, lut, shape, batch, kernel, on_invalid)
+                    for batch in batches(case, tiles)
+                ]
+                finished.append(end(writer, name, ready, [relabel(task, ready) for task in tasks]))
+            compute(finished, Run(workers, progress), "applying")
+            writer.finish()
+    except OSError as error:
+        raise WorkError(
+            f"{path} cannot be written: {error.strerror or error}"
+            + (f" ({error.filename})." if error.filename else "."),
+            None,
+            "Make room or choose another place, then run again with --resume. The output is marked incomplete.",
+        ) from error
+    return open_cohort(path)
+
+
+def _prepare_case(
+    cohort: Cohort,
+    name: str,
+    writer: CohortWriter,
+    lut: npt.NDArray[Any],
+    source: Mapping[str, Any],
+    kernel: str,
+) -> None:
+    """Make the case's group and its empty probability, and copy everything that a map does not change."""
+    case = cohort[name]
+    folder = writer.begin_case(
+        name,
+        raters=case.raters,
+        geometry=case.geometry,
+        attributes=case.attributes,
+        source={**source, "case": dict(case.source)},
+    )
+    for part in case.parts:
+        shutil.copytree(Path(case.path) / part, folder / part)
+    fill = np.empty(1, dtype=lut.dtype)
+    score = background_score(case.probability)
+    findings = kernels.get(kernel).relabel(score, lut, fill)
+    report(findings, score, Place(f"Case {name}, the fill value of probability", (1,)), "error")
+    create_array(folder / "probability", case.shape, lut.dtype, chunks=tile_shape(case), fill=fill[0].item())
+
+
+def _relabel_tiles(task: RelabelTask, _ready: None) -> None:
+    """Write the tiles of a task."""
+    kernel = kernels.get(task.kernel)
+    output = open_array(Path(task.output))
+    scratch = Scratch()
+    for tile in task.tiles:
+        box = tile_box(tile, task.tile_shape, output.shape)
+        scores = read_scores(task.probability, box, scratch)
+        shape = scores.shape[1:]
+        values = scratch.array("values", shape, task.lut.dtype)
+        flat = scores.reshape(len(scores), -1)
+        findings = kernel.relabel(flat, task.lut, values.reshape(-1), clip=task.on_invalid == "clip")
+        place = Place(f"Case {task.case}, chunk {tile}", shape, tuple(s.start for s in box))
+        report(findings, flat, place, task.on_invalid)
+        output.write_chunk(tile, values, scratch)
+
+
+def _end_case(writer: CohortWriter, name: str, _ready: None, _written: Sequence[None]) -> None:
+    writer.end_case(name)

@@ -1,0 +1,129 @@
+"""Export: probabilities as images, from a store or straight from a reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core import kernels
+from twintrack_core.codes import CODE_VALUES
+from twintrack_core.cohort.case import Geometry
+from twintrack_core.cohort.images import write_volume
+from twintrack_core.cohort.readers import Reader
+from twintrack_core.cohort.store import Cohort
+from twintrack_core.engine.run import Run, compute
+from twintrack_core.errors import RequestError, WorkError
+from twintrack_core.maps import CalibrationMap
+
+
+def export(
+    cohort: Cohort,
+    folder: str | os.PathLike[str],
+    *,
+    suffix: str = "nii.gz",
+    threshold: float | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> None:
+    """Write DIR/CASE.suffix for every case: the probability, members averaged, with the case's geometry.
+
+    Parameters
+    ----------
+    cohort
+        An open cohort, or a selection of its cases.
+    folder
+        Folder for the images; made if need be. Files that exist are an error.
+    suffix
+        "nii.gz", "nii", "mha" or "nrrd".
+    threshold
+        Write uint8 masks of p > threshold instead of float32 probabilities.
+
+    Raises
+    ------
+    RequestError
+        If an image exists already.
+    WorkError
+        If an image cannot be written.
+    """
+
+    def image(name: str) -> tuple[npt.NDArray[Any], Geometry]:
+        case = cohort[name].read()
+        # The mean of the members rounded to its code, as every other part of the package sees it.
+        members = case.probability.ndim == 4
+        values = kernels.relabel(case.probability, CODE_VALUES.astype(np.float32), members=members, threads=1)
+        return values, case.geometry
+
+    _write_images(image, cohort.names, folder, suffix, threshold, Run(workers, progress), "exporting")
+
+
+def calibrate(
+    reader: Reader,
+    calibration_map: CalibrationMap,
+    folder: str | os.PathLike[str],
+    *,
+    suffix: str = "nii.gz",
+    threshold: float | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> tuple[str, ...]:
+    """Read cases, calibrate them and write them as images: import, apply and export in one, with the same voxels.
+
+    Parameters and errors are those of `export` and of the reader.
+
+    Returns
+    -------
+    tuple of str
+        The cases.
+    """
+    lut = calibration_map.table_as(np.float16)  # what a calibrated store would hold
+
+    def image(name: str) -> tuple[npt.NDArray[Any], Geometry]:
+        case = reader.read(name)
+        members = case.probability.ndim == 4
+        return kernels.relabel(case.probability, lut, members=members, threads=1).astype(np.float32), case.geometry
+
+    names = reader.case_names()
+    _write_images(image, names, folder, suffix, threshold, Run(workers, progress), "calibrating")
+    return names
+
+
+def _write_images(
+    image: Callable[[str], tuple[npt.NDArray[Any], Geometry]],
+    names: Sequence[str],
+    folder: str | os.PathLike[str],
+    suffix: str,
+    threshold: float | None,
+    run: Run,
+    label: str,
+) -> None:
+    from dask import delayed
+
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise RequestError(f"The threshold {threshold} is no probability.", "Allowed: 0 to 1.")
+    paths = {name: Path(folder) / f"{name}.{suffix}" for name in names}
+    existing = [str(path) for path in paths.values() if path.exists()]
+    if existing:
+        raise RequestError(
+            f"{len(existing)} images exist already, the first is {existing[0]}.",
+            "Allowed: a folder without them.",
+            "Choose another, or remove them.",
+        )
+
+    def write(name: str) -> None:
+        values, geometry = image(name)
+        if threshold is not None:
+            values = (values > threshold).astype(np.uint8)
+        write_volume(paths[name], values, geometry)
+
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        compute([delayed(write, pure=False)(name) for name in names], run, label)
+    except OSError as error:
+        raise WorkError(
+            f"{folder} cannot be written: {error.strerror or error}.", None, "Make room or choose another place."
+        ) from error

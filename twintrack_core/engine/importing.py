@@ -1,0 +1,54 @@
+"""Import: cases from a reader into a cohort store, several at a time, one in memory per worker."""
+
+from __future__ import annotations
+
+import os
+
+from twintrack_core.cohort.readers import Reader
+from twintrack_core.cohort.store import Cohort, CohortWriter, open_cohort
+from twintrack_core.engine.run import Run, compute
+from twintrack_core.errors import WorkError
+
+
+def import_cases(
+    reader: Reader, path: str | os.PathLike[str], *, workers: int | None = None, progress: bool = False
+) -> Cohort:
+    """Write every case of a reader to a new cohort store.
+
+    Parameters
+    ----------
+    reader
+        Anything with ``case_names()`` and ``read(name)``: a reader of `cohort`, or a `Simulation`.
+    path
+        Store to make; it must not exist.
+    workers
+        Threads, all cores by default. Each holds one case.
+
+    Raises
+    ------
+    RequestError
+        If ``path`` exists, or the reader lacks files.
+    ImageError, InvalidScoresError, InvalidVotesError
+        For what the files hold, naming case and file. The store is left incomplete.
+    WorkError
+        If the store cannot be written, for example on a full disk.
+    """
+    from dask import delayed
+
+    names = reader.case_names()
+    try:
+        writer = CohortWriter(path, names)
+        write = delayed(_import_case, pure=False)
+        compute([write(reader, name, writer) for name in names], Run(workers, progress), "importing")
+        writer.finish()
+    except OSError as error:
+        raise WorkError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            None,
+            "Make room or choose another place, remove the incomplete store and run again.",
+        ) from error
+    return open_cohort(path)
+
+
+def _import_case(reader: Reader, name: str, writer: CohortWriter) -> None:
+    writer.write_case(reader.read(name))

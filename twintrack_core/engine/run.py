@@ -1,0 +1,53 @@
+"""Run tasks with Dask: the one place that knows schedulers and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twintrack_core.errors import RequestError
+from twintrack_core.kernels.dispatch import default_threads
+
+
+@dataclass(frozen=True)
+class Run:
+    """How tasks are run.
+
+    Attributes
+    ----------
+    workers
+        Threads, or None for all cores. Each task runs in one thread: parallelism comes from Dask alone.
+    progress
+        Show a bar on stderr, if that is a terminal.
+    """
+
+    workers: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise RequestError(f"{self.workers} workers cannot work.", "Allowed: 1 or more.")
+
+
+def compute(tasks: Sequence[Any], run: Run, label: str) -> list[Any]:
+    """Compute Dask ``delayed`` tasks and return their results in order."""
+    import dask
+    from dask.callbacks import Callback
+    from tqdm import tqdm
+
+    hidden = not (run.progress and sys.stderr.isatty())
+    with tqdm(desc=label, unit="task", file=sys.stderr, disable=hidden, leave=False) as bar:
+
+        def start(_graph: Any, state: Any) -> None:
+            bar.reset(total=sum(len(state[key]) for key in ("ready", "waiting")))
+
+        def finished(_key: Any, _result: Any, _graph: Any, _state: Any, _worker: Any) -> None:
+            bar.update()
+
+        with Callback(start_state=start, posttask=finished):
+            results = dask.compute(
+                *tasks, scheduler="threads", num_workers=run.workers or default_threads(), optimize_graph=False
+            )
+    return list(results)

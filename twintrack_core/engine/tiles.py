@@ -1,0 +1,95 @@
+"""Tiles: the pieces a case is worked on in, and the scores, votes and region of each.
+
+The tiles of a case are the chunks of its probability array. Only those that overlap something written are visited;
+the rest is background by definition, and counted or left unwritten without being read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
+from twintrack_core.cohort.roi import MaskRegion, Region
+from twintrack_core.cohort.store import StoredCase, default_chunks
+
+Tile = tuple[int, ...]
+"""Index of a tile in the grid of a case."""
+
+TASK_BYTES = 64 << 20
+"""Decoded bytes per task: enough that Dask's fraction of a millisecond per task does not show."""
+
+_MAX_TILE_VOXELS = 1 << 24
+
+
+def tile_shape(case: StoredCase) -> tuple[int, ...]:
+    """Spatial chunk of the case's probability, or the store's default where that is too large to be a tile."""
+    chunks = case.probability.chunks[-3:]
+    return chunks if np.prod(chunks, dtype=np.int64) <= _MAX_TILE_VOXELS else default_chunks(case.shape)
+
+
+def tile_box(tile: Tile, shape: Sequence[int], size: Sequence[int]) -> Box:
+    """Voxels of a tile of ``shape`` in a volume of ``size``."""
+    return tuple(slice(i * n, min((i + 1) * n, end)) for i, n, end in zip(tile, shape, size, strict=True))
+
+
+def written_tiles(case: StoredCase, parts: Iterable[str] = (), region: Region | None = None) -> list[Tile]:
+    """Tiles that overlap a written chunk of the probability, of the named parts or of the region's mask, in order."""
+    shape = tile_shape(case)
+    found: set[Tile] = set()
+    arrays: list[tuple[ChunkedArray, tuple[int, ...]]] = [(case.probability, (0, 0, 0))]
+    arrays += [(case.parts[part], (0, 0, 0)) for part in parts if part in case.parts]
+    if isinstance(region, MaskRegion):
+        arrays.append((region.mask, region.halo))
+    for array, halo in arrays:
+        # Members share tiles, so only the spatial part of a chunk's index counts.
+        indices = np.unique(array.written()[:, -3:], axis=0)
+        chunks = array.chunks[-3:]
+        if chunks == shape and not any(halo):
+            found.update(map(tuple, indices.tolist()))
+            continue
+        for index in indices.tolist():
+            found.update(_overlapping(index, chunks, halo, shape, case.shape))
+    return sorted(found)
+
+
+def _overlapping(
+    index: Sequence[int], chunks: Sequence[int], halo: Sequence[int], shape: Sequence[int], size: Sequence[int]
+) -> Iterator[Tile]:
+    ranges = []
+    for i, chunk, reach, tile, end in zip(index, chunks, halo, shape, size, strict=True):
+        start, stop = max(0, i * chunk - reach), min(end, (i + 1) * chunk + reach)
+        ranges.append(range(start // tile, -(-stop // tile)))
+    return itertools.product(*ranges)
+
+
+def batches(case: StoredCase, tiles: Sequence[Tile]) -> list[tuple[Tile, ...]]:
+    """Split a case's tiles into tasks of about `TASK_BYTES`."""
+    tile_bytes = int(np.prod(tile_shape(case), dtype=np.int64)) * (
+        case.members * np.dtype(case.probability.dtype).itemsize + 1
+    )
+    n = max(1, TASK_BYTES // tile_bytes)
+    return [tuple(tiles[start : start + n]) for start in range(0, len(tiles), n)]
+
+
+def read_scores(probability: ChunkedArray, box: Box, scratch: Scratch) -> npt.NDArray[Any]:
+    """Scores of a spatial box as (member, z, y, x); valid until the next call with the same scratch."""
+    shape = tuple(s.stop - s.start for s in box)
+    if len(probability.shape) == 3:
+        scores = scratch.array("scores", shape, probability.dtype)
+        probability.read(box, scores, scratch)
+        return scores[np.newaxis]
+    members = probability.shape[0]
+    scores = scratch.array("scores", (members, *shape), probability.dtype)
+    probability.read((slice(0, members), *box), scores, scratch)
+    return scores
+
+
+def background_score(probability: ChunkedArray) -> npt.NDArray[Any]:
+    """Stored scores of one voxel of an unwritten chunk, (members, 1)."""
+    members = probability.shape[0] if len(probability.shape) == 4 else 1
+    return np.full((members, 1), probability.fill, dtype=probability.dtype)
