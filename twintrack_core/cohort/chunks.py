@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ Box = tuple[slice, ...]
 """A half-open box of voxels: one slice with start and stop per axis."""
 
 _DTYPES = ("float16", "float32", "uint8", "bool")
+_MAX_CHUNK_BYTES = 1 << 31  # what Blosc can hold
 _CHUNK_NAME = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -36,7 +38,7 @@ class Scratch:
 
     def array(self, use: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Return an array of any content; valid until ``use`` is asked for again."""
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         buffer = self._buffers.get(use)
         if buffer is None or buffer.nbytes < n_bytes:
             buffer = self._buffers[use] = np.empty(n_bytes, dtype=np.uint8)
@@ -80,7 +82,7 @@ class ChunkedArray:
     @property
     def chunk_bytes(self) -> int:
         """Size of a decoded chunk in bytes."""
-        return int(np.prod(self.chunks, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.chunks) * np.dtype(self.dtype).itemsize
 
     def box(self, index: tuple[int, ...]) -> Box:
         """Voxels of a chunk that lie in the array."""
@@ -93,19 +95,24 @@ class ChunkedArray:
         """Indices of the chunks that were written, (n, ndim) int64 in ascending order; found by listing."""
         if self.separator is None:
             return np.array(list(np.ndindex(self.grid)), dtype=np.int64).reshape(-1, len(self.shape))
-        found = list(self._listed(Path(self.path) / "c", ()))
-        return np.array(sorted(found), dtype=np.int64).reshape(-1, len(self.shape))
+        try:
+            found = sorted(self._listed(self.path, ()))
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or self.path}: its chunks cannot be listed: {error.strerror}."
+            ) from error
+        return np.array(found, dtype=np.int64).reshape(-1, len(self.shape))
 
-    def _listed(self, folder: Path, prefix: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+    def _listed(self, folder: str, prefix: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
-                parts = entry.name.split(".") if self.separator == "." else [entry.name]
-                if not all(_CHUNK_NAME.fullmatch(part) for part in parts):
+                parts = (*prefix, *entry.name.split(self.separator))
+                if parts[0] != "c" or not all(_CHUNK_NAME.fullmatch(part) for part in parts[1:]):
                     continue
-                index = prefix + tuple(int(part) for part in parts)
-                if len(index) < len(self.shape):
-                    yield from self._listed(folder / entry.name, index)
-                elif all(i < n for i, n in zip(index, self.grid, strict=True)):
+                index = tuple(map(int, parts[1:]))
+                if self.separator == "/" and len(index) < len(self.shape):
+                    yield from self._listed(entry.path, parts)
+                elif len(index) == len(self.shape) and all(map(int.__lt__, index, self.grid)) and entry.is_file():
                     yield index
 
     def read_chunk(self, index: tuple[int, ...], out: npt.NDArray[Any]) -> bool:
@@ -114,15 +121,17 @@ class ChunkedArray:
         Raises
         ------
         StoreError
-            If the chunk is damaged.
+            If the chunk is damaged or cannot be read.
         """
         assert self.codec is not None  # noqa: S101 - for mypy; `read` is the only caller
         path = self._chunk_path(index)
         try:
             with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the cost of Path.read_bytes
                 data = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr-python sees it
             return False
+        except OSError as error:
+            raise StoreError(f"{path}: the chunk cannot be read: {error.strerror}.") from error
         try:
             self.codec.decode(data, out)
         except ChunkDecodeError as error:
@@ -143,6 +152,11 @@ class ChunkedArray:
         """
         if self.codec is None:
             out[...] = self._read_with_zarr(box)
+            return
+        if out.shape == self.chunks and not any(s.start % c for s, c in zip(box, self.chunks, strict=True)):
+            # A whole chunk, the usual case: straight into place.
+            if not self.read_chunk(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out):
+                out[...] = self.fill
             return
         ranges = (range(s.start // c, -(-s.stop // c)) for s, c in zip(box, self.chunks, strict=True))
         for index in itertools.product(*ranges):
@@ -176,7 +190,7 @@ class ChunkedArray:
         Call it outside the main thread; see `Codec.encode`.
         """
         assert self.codec is not None  # noqa: S101 - arrays this package creates have one
-        if values.shape != self.chunks or not values.flags.c_contiguous:
+        if values.shape != self.chunks or values.dtype != self.dtype or not values.flags.c_contiguous:
             padded = scratch.array("padded", self.chunks, self.dtype)
             padded[...] = self.fill
             padded[tuple(slice(0, size) for size in values.shape)] = values
@@ -192,7 +206,7 @@ class ChunkedArray:
 
         try:
             return np.asarray(zarr.open_array(self.path, mode="r")[box])
-        except (ValueError, RuntimeError, OSError, KeyError) as error:
+        except Exception as error:  # codecs raise what they like: zlib.error, EOFError, SystemError
             raise StoreError(
                 f"{self.path}: voxels {_text(box)} cannot be read: {error}.",
                 None,
@@ -204,23 +218,23 @@ def write_atomically(path: str, data: bytes) -> None:
     """Write a file under a temporary name and rename it, so that it is whole or absent."""
     temporary = f"{path}.{os.getpid()}.partial"
     try:
-        _write(temporary, data)
-    except FileNotFoundError:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary, data)
-    os.replace(temporary, path)  # noqa: PTH105 - paths are strings here, to spare a Path per chunk
+        try:
+            _write(temporary, data)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _write(temporary, data)
+        os.replace(temporary, path)  # noqa: PTH105 - paths are strings here, to spare a Path per chunk
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _write(path: str, data: bytes) -> None:
-    try:
-        with open(path, "wb", buffering=0) as file:  # noqa: PTH123
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            Path(path).unlink(missing_ok=True)
-        raise
+    with open(path, "wb", buffering=0) as file:  # noqa: PTH123
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
 
 
 def open_array(path: Path) -> ChunkedArray:
@@ -244,10 +258,12 @@ def open_array(path: Path) -> ChunkedArray:
         chunks = _sizes(metadata["chunk_grid"]["configuration"]["chunk_shape"], minimum=1)
         if len(shape) != len(chunks):
             raise ValueError(f"its shape {shape} and chunks {chunks} differ in length")
-        fill = float(metadata["fill_value"])
+        fill = _fill(metadata["fill_value"], dtype)
         separator = _separator(metadata["chunk_key_encoding"])
         codec = codec_of(metadata["codecs"], np.dtype(dtype)) if separator else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if codec and math.prod(chunks) * np.dtype(dtype).itemsize > _MAX_CHUNK_BYTES:
+            raise ValueError(f"its chunks of {chunks} voxels have more than {_MAX_CHUNK_BYTES} bytes")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(
             f"{path / 'zarr.json'}: {error}.", "Allowed: Zarr v3 arrays of a regular chunk grid."
         ) from error
@@ -270,16 +286,26 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any]:
             raise TypeError("it is not a JSON object")
     except FileNotFoundError:
         raise StoreError(f"{path} is missing.", "Allowed: a Zarr v3 store as this package writes it.") from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}.", "Allowed: the JSON of a Zarr v3 store.") from error
     return content
 
 
 def _sizes(values: Any, minimum: int) -> tuple[int, ...]:
     sizes = tuple(values)
-    if not sizes or not all(type(size) is int and minimum <= size < 2**40 for size in sizes):
-        raise ValueError(f"{values} are no sizes")
+    if not sizes or not all(type(size) is int and size >= minimum for size in sizes) or math.prod(sizes) >= 2**48:
+        raise ValueError(f"{values!r:.80} are no sizes")
     return sizes
+
+
+def _fill(value: Any, dtype: str) -> float:
+    """Return the fill value as the array's dtype holds it."""
+    fill = float(value)
+    largest = {"uint8": 255, "bool": 1}.get(dtype)
+    if largest is not None and not (fill.is_integer() and 0 <= fill <= largest):
+        raise ValueError(f"its fill value {value!r:.40} is no {dtype}")
+    with np.errstate(over="ignore"):
+        return float(np.dtype(dtype).type(fill))
 
 
 def _separator(encoding: Any) -> str | None:

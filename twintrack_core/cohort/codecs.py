@@ -113,24 +113,19 @@ def _decode_zstd(data: bytes, out: npt.NDArray[np.uint8]) -> None:
     from numcodecs import zstd
 
     size = _zstd_content_size(data)
-    if size is not None:
+    if size is not None:  # numcodecs itself refuses a frame that declares too much, or none and does not fit
         _check_size(size, out.nbytes)
-        zstd.decompress(data, out)
-        return
-    content = np.frombuffer(zstd.decompress(data), dtype=np.uint8)
-    _check_size(content.nbytes, out.nbytes)
-    out[:] = content
+    zstd.decompress(data, out)
 
 
 def _decode_gzip(data: bytes, out: npt.NDArray[np.uint8]) -> None:
     decompressor = zlib.decompressobj(wbits=31)
     content = decompressor.decompress(data, out.nbytes + 1)  # one byte more tells too long from just right
     _check_size(len(content), out.nbytes)
-    if not decompressor.eof:
-        # The trailer with the checksum has not been reached yet.
-        decompressor.decompress(decompressor.unconsumed_tail, 1)
-        if not decompressor.eof:
-            raise ChunkDecodeError("its end is missing")
+    if not decompressor.eof:  # the checksum stands at the end
+        raise ChunkDecodeError("its end is missing")
+    if decompressor.unused_data:
+        raise ChunkDecodeError(f"{len(decompressor.unused_data)} bytes follow its end")
     out[:] = np.frombuffer(content, dtype=np.uint8)
 
 

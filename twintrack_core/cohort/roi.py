@@ -23,7 +23,9 @@ from twintrack_core.errors import RequestError
 
 ALLOWED = 'Allowed: "full", "mask", "mask+Nmm" (as mask+5mm) or "raters+N" (as raters+20).'
 
-_RULE = re.compile(r"full|mask|mask\+(?P<mm>\d+(\.\d+)?)mm|raters\+(?P<voxels>\d{1,6})")
+_RULE = re.compile(
+    r"full|mask|mask\+(?P<mm>[0-9]{1,6}(\.[0-9]{1,6})?)mm|raters\+(?P<voxels>[0-9]{1,6})"
+)  # few digits, so that the canonical text parses to the same number
 _TOLERANCE = 1 + 1e-9  # a distance of exactly N mm is inside, whatever the rounding of the spacing
 
 
@@ -45,7 +47,7 @@ class RoiRule:
     def __str__(self) -> str:
         if self.kind == "raters":
             return f"raters+{int(self.margin)}"
-        return self.kind if not self.margin else f"{self.kind}+{self.margin:g}mm"
+        return self.kind if not self.margin else f"{self.kind}+{np.format_float_positional(self.margin, trim='-')}mm"
 
 
 def parse_roi(text: str) -> RoiRule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import shutil
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.codes import MAX_RATERS
+from twintrack_core.codes import MAX_RATERS, SCORE_DTYPES
 from twintrack_core.cohort.case import Case, Geometry, check_case_name
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array, read_json, write_atomically
 from twintrack_core.errors import GeometryError, RequestError, StoreError
+from twintrack_core.names import matching, some
 
 FORMAT = "cohort"
 VERSION = 1
@@ -110,22 +110,18 @@ class Cohort:
             If the case was cut off while being written, or its metadata make no sense.
         """
         if name not in self.names:
-            raise RequestError(f"{self.path} has no case {name!r}.", f"Allowed: {_some(self.names)}.")
+            raise RequestError(f"{self.path} has no case {name!r}.", f"Allowed: {some(self.names)}.")
         return _open_case(self.path / name, name)
 
     def select(self, patterns: Sequence[str]) -> Cohort:
-        """Return the cohort of the cases that match one of the shell ``patterns``, or its exact name.
+        """Return the cohort of the cases that match one of the shell ``patterns``; all of them without a pattern.
 
         Raises
         ------
         RequestError
             If a pattern matches no case.
         """
-        for pattern in patterns:
-            if not fnmatch.filter(self.names, pattern):
-                raise RequestError(f"{self.path} has no case {pattern!r}.", f"Allowed: {_some(self.names)}.")
-        chosen = tuple(name for name in self.names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-        return Cohort(self.path, chosen, self.source)
+        return Cohort(self.path, matching(self.names, patterns, self.path), self.source)
 
 
 def open_cohort(path: str | os.PathLike[str]) -> Cohort:
@@ -223,15 +219,22 @@ class CohortWriter:
             raise RequestError(
                 f"{path}: {len(self.names)} cases are no cohort.", "Allowed: one or more, named uniquely."
             )
-        self._attributes = {"format": FORMAT, "version": VERSION, "cases": list(self.names), "source": source or {}}
+        attributes = {"format": FORMAT, "version": VERSION, "cases": list(self.names), "source": dict(source or {})}
+        self._attributes = json.loads(_json(attributes, self.path))  # as a resumed run will find them
         if resume and (self.path / "zarr.json").is_file():
             self._check_same_run()
-        elif self.path.exists() and not (resume and self.path.is_dir() and not any(self.path.iterdir())):
+        elif self.path.exists() and not (resume and self.path.is_dir() and self._leftovers() == {*self.path.iterdir()}):
             raise RequestError(
                 f"{path} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
             )
         else:
             _write_group(self.path, {**self._attributes, "complete": False})
+        for leftover in self._leftovers():
+            leftover.unlink()
+
+    def _leftovers(self) -> set[Path]:
+        """What a run leaves that is killed while it writes the root's metadata."""
+        return {*self.path.glob("zarr.json.*.partial")}
 
     def _check_same_run(self) -> None:
         found = read_attributes(self.path, FORMAT, VERSION)
@@ -264,7 +267,7 @@ class CohortWriter:
     ) -> Path:
         """Make the case's group, removing what an earlier run left of it. Returns its folder."""
         if name not in self.names:
-            raise RequestError(f"{self.path} does not expect a case {name!r}.", f"Allowed: {_some(self.names)}.")
+            raise RequestError(f"{self.path} does not expect a case {name!r}.", f"Allowed: {some(self.names)}.")
         folder = self.path / name
         if folder.exists():
             shutil.rmtree(folder)
@@ -272,8 +275,11 @@ class CohortWriter:
             folder,
             {
                 "raters": list(raters),
-                "spacing_mm": list(geometry.spacing_mm),
-                "geometry": {"origin": list(geometry.origin), "direction": list(geometry.direction)},
+                "spacing_mm": list(map(float, geometry.spacing_mm)),
+                "geometry": {
+                    "origin": list(map(float, geometry.origin)),
+                    "direction": list(map(float, geometry.direction)),
+                },
                 "attributes": dict(attributes),
                 "source": dict(source),
                 "complete": False,
@@ -293,7 +299,8 @@ class CohortWriter:
         GeometryError
             If its arrays differ in shape.
         RequestError
-            If it has more than 8 raters, or votes without raters.
+            If it has other dtypes than `Case` says, more than 8 raters, raters of one name, votes without raters or
+            raters without votes, or attributes that JSON cannot hold.
         """
         _check_case(case)
         folder = self.begin_case(
@@ -317,7 +324,7 @@ class CohortWriter:
         """
         missing = [name for name in self.names if not self.has_case(name)]
         if missing:
-            raise StoreError(f"{self.path}: {len(missing)} cases are not complete: {_some(missing)}.")
+            raise StoreError(f"{self.path}: {len(missing)} cases are not complete: {some(missing)}.")
         _mark_complete(self.path)
 
 
@@ -352,9 +359,18 @@ def _write_array(folder: Path, values: npt.NDArray[Any]) -> None:
 
 
 def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     metadata = {"attributes": {"twintrack": dict(attributes)}, "node_type": "group", "zarr_format": 3}
-    write_atomically(str(folder / "zarr.json"), json.dumps(metadata, indent=2, allow_nan=False).encode())
+    write_atomically(str(folder / "zarr.json"), _json(metadata, folder).encode())
+
+
+def _json(content: Mapping[str, Any], where: Path) -> str:
+    try:
+        return json.dumps(content, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{where}: its attributes cannot be written: {error}.",
+            "Allowed: text, finite numbers, true, false, null, and lists and objects of these.",
+        ) from error
 
 
 def _mark_complete(folder: Path) -> None:
@@ -375,14 +391,20 @@ def _check_case(case: Case) -> None:
         raise GeometryError(
             f"{case.name}: probability has shape {case.probability.shape}.", "Allowed: (z, y, x) or (member, z, y, x)."
         )
-    for name in _PART_DTYPES:
+    if case.probability.dtype not in SCORE_DTYPES:
+        raise RequestError(
+            f"{case.name}: probability is {case.probability.dtype}.", "Allowed: float16, float32 or uint8."
+        )
+    for name, dtype in _PART_DTYPES.items():
         part = getattr(case, name)
         if part is not None and part.shape != shape:
             raise GeometryError(f"{case.name}: {name} has shape {part.shape}.", f"Allowed: {shape}, as probability.")
-    if len(case.raters) > MAX_RATERS or (case.votes is None) != (not case.raters):
+        if part is not None and part.dtype != dtype:
+            raise RequestError(f"{case.name}: {name} is {part.dtype}.", f"Allowed: {dtype}.")
+    if not _are_raters(list(case.raters)) or (case.votes is None) != (not case.raters):
         raise RequestError(
-            f"{case.name}: {len(case.raters)} raters, {'no ' if case.votes is None else ''}votes.",
-            f"Allowed: 1 to {MAX_RATERS} raters with votes, or neither.",
+            f"{case.name}: its raters are {case.raters!r:.120}, with {'no ' if case.votes is None else ''}votes.",
+            f"Allowed: 1 to {MAX_RATERS} different names with votes, or neither.",
         )
 
 
@@ -427,14 +449,17 @@ def _open_case(folder: Path, name: str) -> StoredCase:
 
 
 def _raters(names: Any, where: str) -> tuple[str, ...]:
-    if (
-        not isinstance(names, list)
-        or not all(isinstance(name, str) and name for name in names)
-        or len(set(names)) != len(names)
-        or len(names) > MAX_RATERS
-    ):
+    if not _are_raters(names):
         raise StoreError(f"{where}: its raters are {names!r:.120}.", f"Allowed: at most {MAX_RATERS} different names.")
     return tuple(names)
+
+
+def _are_raters(names: Any) -> bool:
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names) <= MAX_RATERS
+    )
 
 
 def _geometry(attributes: Mapping[str, Any], where: str) -> Geometry:
@@ -443,9 +468,9 @@ def _geometry(attributes: Mapping[str, Any], where: str) -> Geometry:
         origin = tuple(float(value) for value in attributes["geometry"]["origin"])
         direction = tuple(float(value) for value in attributes["geometry"]["direction"])
         return Geometry(spacing, origin, direction)  # type: ignore[arg-type]  # Geometry checks the lengths
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{where}: its geometry cannot be read: {error}.") from error
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    except GeometryError as error:
+        raise StoreError(f"{where}: {error.what}", error.allowed) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise StoreError(
+            f"{where}: its geometry cannot be read: {error!r:.120}.", "Allowed: spacing_mm, origin and direction."
+        ) from error

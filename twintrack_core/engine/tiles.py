@@ -20,7 +20,7 @@ from twintrack_core.cohort.store import StoredCase, default_chunks
 Tile = tuple[int, ...]
 """Index of a tile in the grid of a case."""
 
-TASK_BYTES = 64 << 20
+TASK_BYTES = 128 << 20
 """Decoded bytes per task: enough that Dask's fraction of a millisecond per task does not show."""
 
 _MAX_TILE_VOXELS = 1 << 24

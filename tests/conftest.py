@@ -1,0 +1,27 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The first example of a test may compile a kernel, so no deadline; the seed is fixed, so a run can be repeated.
+settings.register_profile(
+    "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def cells() -> Path:
+    """The real five-rater cells data, where there are any."""
+    folder = os.environ.get("TWINTRACK_TEST_DATA")
+    if not folder:
+        pytest.skip("TWINTRACK_TEST_DATA does not name a folder with the cells data")
+    path = Path(folder) / "cells"
+    if not path.is_dir():
+        pytest.skip(f"{path} does not exist")
+    return path

@@ -1,0 +1,69 @@
+"""Fit: from statistics to a calibration map that says where it comes from."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from twintrack_core.calibrators import registry
+from twintrack_core.errors import FitError
+from twintrack_core.histogram import CohortStatistics, JointHistogram
+from twintrack_core.maps import CalibrationMap
+from twintrack_core.targets import BinnedTarget
+
+
+def fit(
+    statistics: CohortStatistics | JointHistogram, calibrator: str = "isotonic", *, target: str = "mhr"
+) -> CalibrationMap:
+    """Fit a calibration map to the voxels inside the region of interest.
+
+    Parameters
+    ----------
+    statistics
+        Joint histograms of a cohort, whose cases may have different raters, or of one case.
+    calibrator
+        "isotonic" or "identity".
+    target
+        "mhr" (mean human response), "majority", "staple" or "rater:NAME".
+
+    Returns
+    -------
+    CalibrationMap
+        Equal statistics give equal maps.
+
+    Raises
+    ------
+    RequestError
+        For an unknown calibrator or target, and for cases without raters or without the rater named.
+    FitError
+        If no voxel lies inside the region of interest, or for STAPLE of a case without a mark.
+    """
+    fit_knots = registry.get(calibrator)
+    roi: str | None = None
+    cases: tuple[str, ...] = ()
+    if isinstance(statistics, JointHistogram):
+        binned = BinnedTarget.from_histogram(statistics, target)
+    else:
+        binned = BinnedTarget.from_statistics(statistics, target)
+        roi, cases = statistics.roi, statistics.names
+    if roi and not cases:
+        raise FitError("No case is there to fit to.", "Allowed: statistics of one case or more.")
+    if not len(binned.score):
+        raise FitError(
+            f"No voxel lies inside the region of interest{f' {roi!r} of {len(cases)} cases' if roi else ''}.",
+            "Allowed: one voxel or more to fit to.",
+            "Choose another region of interest, such as full.",
+        )
+    knots = fit_knots(binned)
+    return CalibrationMap(
+        score=knots.score,
+        value=knots.value,
+        calibrator=calibrator,
+        parameters=knots.parameters,
+        target=target,
+        roi=roi,
+        raters=statistics.raters,
+        cases=cases,
+        voxels=int(binned.weight.sum()),
+        statistics=statistics.digest(),
+        package_version=metadata.version("twintrack-core"),
+    )

@@ -1,0 +1,78 @@
+"""The command line: one file per command, each thin.
+
+A command module has ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``; it imports what it needs inside
+``run``, so that ``twintrack --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from twintrack_core.errors import TwinTrackError
+
+COMMANDS = (
+    "demo",
+    "simulate",
+    "import",
+    "info",
+    "accumulate",
+    "fit",
+    "apply",
+    "evaluate",
+    "merge",
+    "export",
+    "calibrate",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``twintrack`` with the given arguments and return its exit code: 0 done, 1 failed, 2 wrong request."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("twintrack: interrupted; unfinished outputs are marked incomplete.", file=sys.stderr)
+        return 130
+    except TwinTrackError as error:
+        if arguments.debug:
+            raise
+        print(f"twintrack: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if arguments.debug:
+            raise
+        print(f"twintrack: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except Exception as error:  # the last resort: a bug is named as one, without a page of traceback
+        if arguments.debug:
+            raise
+        print(f"twintrack: {type(error).__name__}: {error}", file=sys.stderr)
+        print("This is a bug in twintrack. Run again with --debug and report what it prints.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="twintrack",
+        description="Calibrate segmentation probabilities to the mean human response of several raters.",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        command = importlib.import_module(f"twintrack_core.cli.{name}_command")
+        subparser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
+        command.add_arguments(subparser)
+        for leaf in _leaves(subparser):
+            leaf.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if subparser.get_default("run") is None:
+            subparser.set_defaults(run=command.run)
+    return parser
+
+
+def _leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Return the parsers without commands of their own below ``parser``."""
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
+    return [leaf for action in nested for child in action.choices.values() for leaf in _leaves(child)] or [parser]

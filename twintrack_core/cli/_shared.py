@@ -1,0 +1,122 @@
+"""What several commands share: options, opening what was named, printing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twintrack_core.errors import RequestError
+
+if TYPE_CHECKING:
+    from twintrack_core.cohort.store import Cohort
+    from twintrack_core.histogram import CohortStatistics
+
+
+def add_cases(parser: argparse.ArgumentParser) -> None:
+    """Add --cases."""
+    parser.add_argument(
+        "--cases", action="append", default=[], metavar="GLOB|FILE", help="only these cases; a file has one per line"
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add --workers."""
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+
+
+def add_roi(parser: argparse.ArgumentParser) -> None:
+    """Add --roi, the rule."""
+    parser.add_argument(
+        "--roi", metavar="RULE", help="region of interest: full, mask, mask+Nmm, raters+N (default: full)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Parse "1,2" for argparse."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def case_patterns(values: list[str]) -> list[str]:
+    """Return the patterns that --cases named: those in a file, or the value itself."""
+    patterns: list[str] = []
+    for value in values:
+        if Path(value).is_file():
+            lines = (line.strip() for line in Path(value).read_text(encoding="utf-8").splitlines())
+            patterns += [line for line in lines if line]
+        else:
+            patterns.append(value)
+    return patterns
+
+
+def open_cases(path: str, cases: list[str]) -> Cohort:
+    """Open a cohort, or the chosen cases of it."""
+    from twintrack_core.cohort.store import open_cohort
+
+    return open_cohort(path).select(case_patterns(cases))
+
+
+def kind_of(path: str) -> str:
+    """Return "cohort", "statistics" or "map", as the store or file says.
+
+    Raises
+    ------
+    RequestError
+        If it is none of them.
+    """
+    from twintrack_core.cohort.chunks import read_json
+
+    place = Path(path)
+    if not place.exists():
+        raise RequestError(f"{path} does not exist.", "Allowed: a cohort store, a statistics store or a map.")
+    if place.is_file():
+        return "map"
+    if (place / "zarr.json").is_file():
+        attributes = read_json(place / "zarr.json").get("attributes")
+        found = attributes.get("twintrack") if isinstance(attributes, dict) else None
+        kind = found.get("format") if isinstance(found, dict) else None
+        if kind in ("cohort", "statistics"):
+            return str(kind)
+    raise RequestError(
+        f"{path} is no store of this package.",
+        "Allowed: a cohort store or a statistics store.",
+        "Make one with twintrack import or twintrack accumulate.",
+    )
+
+
+def statistics_of(path: str, roi: str | None, cases: list[str], workers: int | None) -> CohortStatistics:
+    """Load statistics, or accumulate them from a cohort.
+
+    Raises
+    ------
+    RequestError
+        If statistics were made with another ROI rule than the one asked for.
+    """
+    from twintrack_core.cohort.roi import parse_roi
+    from twintrack_core.engine.accumulate import accumulate
+    from twintrack_core.histogram import CohortStatistics
+    from twintrack_core.names import matching
+
+    if kind_of(path) == "statistics":
+        statistics = CohortStatistics.load(path)
+        if roi is not None and str(parse_roi(roi)) != statistics.roi:
+            raise RequestError(
+                f"{path} was accumulated with the rule {statistics.roi!r}, not {roi!r}.",
+                f"Allowed: --roi {statistics.roi}, or none.",
+                "Accumulate the cohort again with the other rule.",
+            )
+        return statistics.select(matching(statistics.names, case_patterns(cases), path))
+    return accumulate(open_cases(path, cases), roi=roi or "full", workers=workers, progress=True)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    json.dump(document, sys.stdout, indent=2, allow_nan=False)
+    print()

@@ -1,0 +1,37 @@
+"""twintrack apply: a cohort through a map."""
+
+from __future__ import annotations
+
+import argparse
+
+from twintrack_core.cli._shared import add_cases, add_workers, open_cases
+
+HELP = "write a calibrated cohort"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("store", metavar="STORE", help="cohort store")
+    parser.add_argument("map", metavar="MAP", help="map.json")
+    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="cohort store to make")
+    parser.add_argument("--resume", action="store_true", help="finish an output that was cut off, or start it")
+    add_cases(parser)
+    add_workers(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    from twintrack_core.engine.apply import apply
+    from twintrack_core.maps import load_map
+
+    calibration_map = load_map(arguments.map)
+    cohort = open_cases(arguments.store, arguments.cases)
+    calibrated = apply(
+        cohort,
+        calibration_map,
+        arguments.output,
+        resume=arguments.resume,
+        workers=arguments.workers,
+        progress=True,
+    )
+    print(f"{len(calibrated)} calibrated cases in {arguments.output}")

@@ -1,0 +1,56 @@
+"""twintrack evaluate: metrics before and after, per case, averaged and pooled."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twintrack_core.cli._shared import add_cases, add_json, add_roi, add_workers, print_json, statistics_of
+from twintrack_core.errors import RequestError
+
+if TYPE_CHECKING:
+    from twintrack_core.maps import CalibrationMap
+
+HELP = "metrics before and after calibration, per case and pooled"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("input", metavar="STORE|STATS", help="cohort or statistics store")
+    parser.add_argument("--map", action="append", default=[], metavar="MAP", help="map.json; repeat to compare")
+    parser.add_argument("--metrics", action="append", metavar="NAME[,NAME]", help="only these metrics")
+    add_roi(parser)
+    add_cases(parser)
+    add_workers(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    from twintrack_core.metrics import evaluate
+    from twintrack_core.report.tables import case_tables, summary_table
+
+    maps = _load_maps(arguments.map)
+    metrics = [name for value in arguments.metrics for name in value.split(",")] if arguments.metrics else None
+    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
+    evaluation = evaluate(statistics, maps, metrics=metrics)
+    if arguments.json:
+        print_json(evaluation.to_dict())
+    else:
+        print(case_tables(evaluation, roi=statistics.roi))
+        print()
+        print(summary_table(evaluation, roi=statistics.roi))
+
+
+def _load_maps(paths: Sequence[str]) -> CalibrationMap | dict[str, CalibrationMap] | None:
+    from twintrack_core.maps import load_map
+
+    stems = [Path(path).stem for path in paths]
+    if len(set(stems)) != len(stems):
+        raise RequestError(
+            f"Two maps have the same name: {', '.join(paths)}.", "Allowed: maps of different file names."
+        )
+    maps = {stem: load_map(path) for stem, path in zip(stems, paths, strict=True)}
+    return maps if len(maps) != 1 else next(iter(maps.values()))

@@ -1,0 +1,35 @@
+"""twintrack fit: a calibration map from a cohort or its statistics."""
+
+from __future__ import annotations
+
+import argparse
+
+from twintrack_core.cli._shared import add_cases, add_roi, add_workers, statistics_of
+
+HELP = "fit a calibration map"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("input", metavar="STORE|STATS", help="cohort or statistics store")
+    parser.add_argument("-o", "--output", required=True, metavar="MAP", help="map.json to write")
+    parser.add_argument("--calibrator", default="isotonic", help="identity or isotonic (default)")
+    parser.add_argument("--target", default="mhr", help="mhr (default), majority, staple or rater:NAME")
+    add_roi(parser)
+    add_cases(parser)
+    add_workers(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    from twintrack_core.calibrators import fit
+    from twintrack_core.paths import require_new
+
+    require_new(arguments.output)
+    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
+    fitted = fit(statistics, arguments.calibrator, target=arguments.target)
+    fitted.save(arguments.output)
+    print(
+        f"{fitted.calibrator} to {fitted.target}: {len(fitted.score)} knots from {fitted.voxels:,} voxels of "
+        f"{len(statistics)} cases (roi {fitted.roi}), in {arguments.output}"
+    )

@@ -1,0 +1,110 @@
+"""twintrack import: nnU-Net folders or plain volumes to a cohort store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twintrack_core.cli._shared import add_cases, add_workers, case_patterns, integers
+
+if TYPE_CHECKING:
+    from twintrack_core.cohort.readers import Reader
+
+HELP = "import nnU-Net outputs or plain volumes, with the raters' masks, into a cohort store"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    formats = parser.add_subparsers(metavar="FORMAT", required=True)
+    nnunet = formats.add_parser("nnunet", help="folders of nnU-Net predictions: CASE.npz beside CASE.nii.gz")
+    nnunet.add_argument("store", metavar="STORE", help="cohort store to make")
+    add_nnunet(nnunet)
+    volumes = formats.add_parser("volumes", help="folders of probability images (NIfTI, MHA, NRRD)")
+    volumes.add_argument("store", metavar="STORE", help="cohort store to make")
+    volumes.add_argument(
+        "--probability",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a member's probability images; repeat",
+    )
+    for leaf, reader in ((nnunet, nnunet_reader), (volumes, _volumes_reader)):
+        _add_case_parts(leaf)
+        add_workers(leaf)
+        leaf.set_defaults(reader=reader, run=run)
+
+
+def add_nnunet(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how nnU-Net's folders are read."""
+    parser.add_argument(
+        "--member", action="append", required=True, type=Path, metavar="DIR", help="a member's folder; repeat"
+    )
+    parser.add_argument(
+        "--class", dest="classes", type=integers, default=(1,), metavar="K[,K]", help="foreground classes, summed"
+    )
+    parser.add_argument("--regions", action="store_true", help="the channels are sigmoid regions, not classes")
+    parser.add_argument(
+        "--no-check-argmax", action="store_true", help="accept probabilities that differ from the segmentation"
+    )
+
+
+def _add_case_parts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rater", action="append", default=[], type=Path, metavar="DIR", help="a rater's masks; repeat"
+    )
+    parser.add_argument("--label", type=integers, metavar="K[,K]", help="values of the raters' files that are marks")
+    parser.add_argument("--missing-rater", choices=("error", "allow"), default="error")
+    parser.add_argument("--roi", type=Path, metavar="DIR", help="masks of the region of interest")
+    parser.add_argument("--vessels", type=Path, metavar="DIR", help="label maps of the vessels, 0 to 5")
+    parser.add_argument(
+        "--attributes", type=Path, metavar="CSV", help="facts about the cases, in a column named case and others"
+    )
+    parser.add_argument("--floor", type=float, default=0.0, metavar="X", help="store scores below X as 0")
+    add_cases(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    from twintrack_core.engine.importing import import_cases
+
+    cohort = import_cases(arguments.reader(arguments), arguments.store, workers=arguments.workers, progress=True)
+    raters = len(arguments.rater)
+    print(
+        f"{len(cohort)} cases with {raters} raters in {arguments.store}"
+        if raters
+        else f"{len(cohort)} cases in {arguments.store}"
+    )
+
+
+def nnunet_reader(arguments: argparse.Namespace) -> Reader:
+    """Return the reader of nnU-Net folders that the arguments describe."""
+    from twintrack_core.cohort.nnunet import NnunetReader
+
+    return NnunetReader(
+        members=tuple(arguments.member),
+        classes=arguments.classes,
+        regions=arguments.regions,
+        check_argmax=not arguments.no_check_argmax,
+        **_case_parts(arguments),
+    )
+
+
+def _volumes_reader(arguments: argparse.Namespace) -> Reader:
+    from twintrack_core.cohort.volumes import VolumesReader
+
+    return VolumesReader(probability=tuple(arguments.probability), **_case_parts(arguments))
+
+
+def _case_parts(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "raters": tuple(arguments.rater),
+        "labels": arguments.label,
+        "missing_rater": arguments.missing_rater,
+        "roi": arguments.roi,
+        "vessels": arguments.vessels,
+        "attributes": arguments.attributes,
+        "floor": arguments.floor,
+        "cases": tuple(case_patterns(arguments.cases)),
+    }

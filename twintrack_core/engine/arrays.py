@@ -1,0 +1,58 @@
+"""Maps on Zarr and Dask arrays: the same kind out, chunk by chunk. Registered with the package's start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from twintrack_core.codes import OnInvalid
+from twintrack_core.maps import output_dtype
+
+if TYPE_CHECKING:
+    from twintrack_core.maps import CalibrationMap
+
+
+def apply_to_dask(
+    calibration: CalibrationMap,
+    scores: Any,
+    /,
+    *,
+    members: bool,
+    dtype: npt.DTypeLike | None,
+    on_invalid: OnInvalid,
+) -> Any:
+    """Return a lazy Dask array of the same chunks; a member axis is gathered and averaged away."""
+    out = output_dtype(scores.dtype, dtype)
+
+    def block(values: Any) -> Any:
+        return calibration(values, members=members, dtype=out, on_invalid=on_invalid)
+
+    if not members:
+        return scores.map_blocks(block, dtype=out)
+    return scores.rechunk({0: -1}).map_blocks(block, dtype=out, drop_axis=0)
+
+
+def apply_to_zarr(
+    calibration: CalibrationMap,
+    scores: Any,
+    /,
+    *,
+    members: bool,
+    dtype: npt.DTypeLike | None,
+    on_invalid: OnInvalid,
+) -> Any:
+    """Return a Zarr array in memory, of the same spatial chunks. For arrays beyond memory use `apply`."""
+    import numpy as np
+    import zarr
+
+    out = output_dtype(scores.dtype, dtype)
+    shape, chunks = (scores.shape[1:], scores.chunks[1:]) if members else (scores.shape, scores.chunks)
+    result = zarr.create_array(store={}, shape=shape, chunks=chunks, dtype=out.name, fill_value=0)
+    for index in np.ndindex(result.cdata_shape):
+        box = tuple(
+            slice(i * chunk, min((i + 1) * chunk, size)) for i, chunk, size in zip(index, chunks, shape, strict=True)
+        )
+        read = scores[(slice(None), *box)] if members else scores[box]
+        result[box] = calibration(read, members=members, dtype=out, on_invalid=on_invalid)
+    return result

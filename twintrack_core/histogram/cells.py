@@ -1,0 +1,73 @@
+"""The cells of a joint histogram as four columns: put into canonical form, merged, their patterns permuted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.codes import N_CODES
+
+N_PATTERNS = 256  # patterns of the most raters a case can have
+_REGION_STRIDE = N_CODES * N_PATTERNS
+
+
+Cells: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+"""Cells of a joint histogram: columns region, code, pattern and count of one length.
+
+In canonical form they are sorted by (region, code, pattern), no two share a place, no count is 0, and the columns are
+read-only.
+"""
+
+
+def merge(
+    region: npt.NDArray[Any], code: npt.NDArray[Any], pattern: npt.NDArray[Any], count: npt.NDArray[np.int64]
+) -> Cells:
+    """Put cells in any order into canonical form; counts of one place are added, as integers."""
+    key = place_keys(region, code, pattern)
+    if not (np.diff(key) > 0).all():
+        order = np.argsort(key)
+        key, count = key[order], count[order]
+        starts = np.flatnonzero(np.diff(key, prepend=-1))
+        key, count = key[starts], np.add.reduceat(count, starts)
+    present = count != 0
+    return from_keys(key[present], count[present])
+
+
+def place_keys(region: npt.NDArray[Any], code: npt.NDArray[Any], pattern: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Return one integer a cell that sorts by (region, code, pattern)."""
+    key = region.astype(np.int32) * np.int32(_REGION_STRIDE)
+    key += code.astype(np.int32) * np.int32(N_PATTERNS)
+    key += pattern.astype(np.int32)
+    return key
+
+
+def from_keys(key: npt.NDArray[np.int32], count: npt.NDArray[np.int64]) -> Cells:
+    """Return the cells of ascending `place_keys` and their counts."""
+    region, rest = np.divmod(key, np.int32(_REGION_STRIDE))
+    code, pattern = np.divmod(rest, np.int32(N_PATTERNS))
+    cells = (region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), np.array(count, dtype=np.int64))
+    for column in cells:
+        column.flags.writeable = False
+    return cells
+
+
+def concatenate(parts: Sequence[Cells]) -> Cells:
+    """Merge the cells of several histograms; none give no cells."""
+    empty = from_keys(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
+    region, code, pattern, count = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
+    return merge(region, code, pattern, count)
+
+
+def bit_table(sources: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Return what becomes of each of the 256 patterns when bit i of the new one is bit ``sources[i]`` of the old one.
+
+    Bits that are no source are dropped, so one table serves to reorder raters and to leave some out.
+    """
+    old = np.arange(N_PATTERNS, dtype=np.int32)
+    new = np.zeros(N_PATTERNS, dtype=np.int32)
+    for bit, source in enumerate(sources):
+        new |= ((old >> source) & 1) << bit
+    return new.astype(np.uint8)

@@ -1,0 +1,251 @@
+"""The joint histograms of many cases, with what must be known of each case to use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twintrack_core.errors import RequestError
+from twintrack_core.histogram.cells import concatenate
+from twintrack_core.histogram.joint import JointHistogram
+
+
+@dataclass(frozen=True)
+class CaseStatistics:
+    """What is kept of a case.
+
+    Attributes
+    ----------
+    histogram
+        Its joint histogram.
+    spacing_mm
+        Voxel size in mm in array order (z, y, x).
+    attributes
+        The caller's facts about the case (site, scanner), as JSON can hold them.
+
+    Raises
+    ------
+    RequestError
+        For a spacing that is not three lengths above 0, or attributes JSON cannot hold.
+    """
+
+    histogram: JointHistogram
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        spacing = tuple(float(length) for length in self.spacing_mm)
+        if len(spacing) != 3 or not all(math.isfinite(length) and length > 0 for length in spacing):
+            raise RequestError(f"Spacing {self.spacing_mm!r} is not one.", "Allowed: three lengths above 0, in mm.")
+        try:
+            attributes = json.loads(json.dumps(dict(self.attributes), allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestError(f"The attributes cannot be kept: {error}.", "Allowed: what JSON can hold.") from error
+        object.__setattr__(self, "spacing_mm", spacing)
+        object.__setattr__(self, "attributes", attributes)
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in mm3."""
+        return math.prod(self.spacing_mm)
+
+
+class CohortStatistics:
+    """Joint histograms of the cases of a cohort, and the rule of the region of interest that made them. Immutable.
+
+    Cases are kept sorted by name: statistics that hold the same cases are equal, and the same bytes, in whatever order
+    they were made or merged. Cases may have different raters.
+
+    Parameters
+    ----------
+    cases
+        Name of each case and its statistics.
+    roi
+        Rule of the region of interest: "full", "mask", "mask+Nmm" or "raters+N".
+
+    Raises
+    ------
+    RequestError
+        For names that are not non-empty strings.
+    """
+
+    def __init__(self, cases: Mapping[str, CaseStatistics], roi: str = "full") -> None:
+        if not all(isinstance(name, str) and name for name in cases) or not isinstance(roi, str) or not roi:
+            raise RequestError(
+                f"The cases are named {list(cases)!r:.200}, the region of interest {roi!r:.80}.",
+                "Allowed: non-empty names.",
+            )
+        self._cases = dict(sorted(cases.items()))
+        self._roi = roi
+
+    @property
+    def roi(self) -> str:
+        """Rule of the region of interest."""
+        return self._roi
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the cases, sorted."""
+        return tuple(self._cases)
+
+    @property
+    def raters(self) -> tuple[str, ...]:
+        """Names of everybody who rated a case, sorted."""
+        return tuple(sorted({rater for case in self._cases.values() for rater in case.histogram.raters}))
+
+    def items(self) -> Iterable[tuple[str, CaseStatistics]]:
+        """Names and statistics of the cases, sorted by name."""
+        return self._cases.items()
+
+    def select(self, names: Iterable[str]) -> CohortStatistics:
+        """Return the statistics of some of the cases.
+
+        Raises
+        ------
+        RequestError
+            If a case is not there.
+        """
+        return CohortStatistics({name: self[name] for name in names}, self.roi)
+
+    def without(self, *names: str) -> CohortStatistics:
+        """Return the statistics without some of the cases, which must be there."""
+        left_out = self.select(names)
+        return self.select(name for name in self.names if name not in left_out)
+
+    def merge(self, *others: CohortStatistics) -> CohortStatistics:
+        """Return the statistics of the cases of all, for example of several sites.
+
+        Raises
+        ------
+        RequestError
+            If two hold a case of the same name, or were made with different rules for the region of interest.
+        """
+        cases = dict(self._cases)
+        for other in others:
+            self._require_same_rule(other)
+            shared = [name for name in other if name in cases]
+            if shared:
+                raise RequestError(
+                    f"Both statistics hold a case {shared[0]!r}, {len(shared)} cases in all.",
+                    "Allowed: cases of different names.",
+                    "Rename the cases of one, or leave out those that are there twice.",
+                )
+            cases.update(other.items())
+        return CohortStatistics(cases, self.roi)
+
+    def pooled(self) -> JointHistogram:
+        """Return the sum of the histograms of all cases.
+
+        Raises
+        ------
+        RequestError
+            If there is no case, or if the cases do not share one set of raters.
+        """
+        if not self._cases:
+            raise RequestError("Statistics without cases cannot be pooled.", "Allowed: one case or more.")
+        first, *rest = self.names
+        raters = self[first].histogram.raters
+        for name in rest:
+            others = self[name].histogram.raters
+            if set(others) != set(raters):
+                raise RequestError(
+                    f"The cases have different raters: {first} {_listed(raters)}, {name} {_listed(others)}.",
+                    "Allowed: cases with the same raters, in any order.",
+                    "Pool their targets with BinnedTarget.from_statistics, or keep the raters they share.",
+                )
+        parts = [case.histogram.reorder_raters(raters).cells for case in self._cases.values()]
+        return JointHistogram(raters, *concatenate(parts))
+
+    def digest(self) -> str:
+        """SHA-256 of the names, raters and canonical cells of the cases, in hexadecimal."""
+        cases = [[name, case.histogram.digest()] for name, case in self._cases.items()]
+        return hashlib.sha256(json.dumps(cases).encode()).hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a statistics store: Zarr v3, a few kilobytes a case. Equal statistics give equal bytes.
+
+        Raises
+        ------
+        RequestError
+            If ``path`` exists, or its parent folder does not.
+        WorkError
+            If writing fails, for example on a full disk. What is left is refused by `load`.
+        """
+        from twintrack_core.histogram.store import write
+
+        write(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CohortStatistics:
+        """Read a statistics store. Everything in it is checked.
+
+        Raises
+        ------
+        RequestError
+            If there is no store at ``path``.
+        StoreError
+            If the store is of another format or version, was cut off while being written, or makes no sense.
+        """
+        from twintrack_core.histogram.store import read
+
+        return read(path)
+
+    def __getitem__(self, name: str) -> CaseStatistics:
+        if name not in self._cases:
+            some = _listed(self.names[:8]) + (", ..." if len(self) > 8 else "")
+            raise RequestError(f"The statistics have no case {name!r}.", f"Allowed: {some}.")
+        return self._cases[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._cases
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cases)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __add__(self, other: CohortStatistics) -> CohortStatistics:
+        """Merge; see `merge`."""
+        return self.merge(other) if isinstance(other, CohortStatistics) else NotImplemented
+
+    def __sub__(self, other: CohortStatistics) -> CohortStatistics:
+        """Leave out the cases of another, which must be there and equal."""
+        if not isinstance(other, CohortStatistics):
+            return NotImplemented
+        self._require_same_rule(other)
+        changed = [name for name, case in other.items() if self[name] != case]
+        if changed:
+            raise RequestError(
+                f"Case {changed[0]!r} is not the same in both statistics.",
+                "Allowed: subtracting what was merged before.",
+                "Leave it out by name with without.",
+            )
+        return self.without(*other)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CohortStatistics):
+            return NotImplemented
+        return self.roi == other.roi and self._cases == other._cases
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, and too large to hash in passing
+
+    def __repr__(self) -> str:
+        return f"<CohortStatistics: {len(self)} cases, region of interest {self.roi!r}, raters {_listed(self.raters)}>"
+
+    def _require_same_rule(self, other: CohortStatistics) -> None:
+        if other.roi != self.roi:
+            raise RequestError(
+                f"The statistics were made with different regions of interest: {self.roi!r} and {other.roi!r}.",
+                "Allowed: the same rule.",
+                "Accumulate one of the cohorts again with the other's rule.",
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

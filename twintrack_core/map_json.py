@@ -1,0 +1,133 @@
+"""The text of a calibration map: canonical JSON that diffs well, read without trusting any of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twintrack_core.errors import MapError, RequestError, WorkError
+
+if TYPE_CHECKING:
+    from twintrack_core.maps import CalibrationMap
+
+FORMAT = "calibration-map"
+VERSION = 1
+
+_FIELDS = (
+    "calibrator", "cases", "package_version", "parameters", "raters", "roi", "statistics", "target", "voxels",
+)  # fmt: skip
+_MAX_BYTES = 1 << 24
+
+
+def dump_map(calibration: CalibrationMap) -> str:
+    """Return the canonical text: sorted keys, one a line, one knot a line, shortest exact numbers."""
+    document = {name: json.dumps(getattr(calibration, name), sort_keys=True, allow_nan=False) for name in _FIELDS}
+    knots = zip(calibration.score.tolist(), calibration.value.tolist(), strict=True)
+    lines = ",\n".join(f"    {json.dumps(knot)}" for knot in knots)
+    document |= {"format": json.dumps(FORMAT), "version": str(VERSION), "knots": f"[\n{lines}\n  ]"}
+    body = ",\n".join(f'  "{name}": {text}' for name, text in sorted(document.items()))
+    return f"{{\n{body}\n}}\n"
+
+
+def parse_map(text: str) -> dict[str, Any]:
+    """Return the arguments of a `CalibrationMap`, which checks them further.
+
+    Raises
+    ------
+    MapError
+        If the text is not the JSON of a map of this version.
+    """
+    if len(text) > _MAX_BYTES:
+        raise MapError(f"The map has {len(text)} characters.", f"Allowed: {_MAX_BYTES}.")
+    try:
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, MapError):
+            raise
+        raise MapError(f"The map is not JSON: {error!s:.120}.", "Allowed: a JSON object.") from error
+    if not isinstance(document, dict):
+        raise MapError(f"The map is a JSON {type(document).__name__}.", "Allowed: a JSON object.")
+    if document.pop("format", None) != FORMAT:
+        raise MapError("The file is no calibration map.", f'Allowed: an object with "format": "{FORMAT}".')
+    version = document.pop("version", None)
+    if type(version) is not int or version != VERSION:
+        raise MapError(
+            f"version is {version!r:.40}.",
+            f"Allowed: {VERSION}.",
+            "Read the map with the version of twintrack-core that wrote it.",
+        )
+    wrong = sorted(set(document) ^ {*_FIELDS, "knots"})
+    if wrong:
+        state = "unknown" if wrong[0] in document else "missing"
+        raise MapError(f"The field {wrong[0]!r:.80} is {state}.", f"Allowed: {', '.join(sorted(_FIELDS))}, knots.")
+    score, value = _parse_knots(document.pop("knots"))
+    return {**document, "score": score, "value": value}
+
+
+def read_text(path: Path) -> str:
+    """Read a file that should hold a map.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    MapError
+        If it cannot be read, is too large or no text.
+    """
+    if not path.is_file():
+        raise RequestError(f"{path} does not exist or is no file.", "Allowed: a map, as twintrack fit writes it.")
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise MapError("The file is too large to be a map.", f"Allowed: {_MAX_BYTES} bytes.")
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MapError("The map is not text in UTF-8.", "Allowed: a JSON object.") from error
+    except OSError as error:
+        raise MapError(f"The map cannot be read: {error.strerror or error}.") from error
+
+
+def write_text(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write a file, whole or not at all; see `CalibrationMap.save`."""
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"{path.absolute().parent} does not exist.", "Allowed: a path in a folder that exists.")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise RequestError(
+            f"{path} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
+        )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise WorkError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _parse_knots(knots: Any) -> tuple[list[float], list[float]]:
+    if not isinstance(knots, list):
+        raise MapError(f"knots is {knots!r:.80}.", "Allowed: a list of [score, value].")
+    for place, knot in enumerate(knots):
+        if not isinstance(knot, list) or len(knot) != 2 or not all(type(number) in (int, float) for number in knot):
+            raise MapError(f"Knot {place} is {knot!r:.80}.", "Allowed: [score, value], two numbers from 0 to 1.")
+    try:
+        return [float(score) for score, _ in knots], [float(value) for _, value in knots]
+    except OverflowError as error:
+        raise MapError("A knot has a number too large.", "Allowed: 0 to 1.") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise MapError("A field occurs twice.", "Allowed: every field once.")
+    return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise MapError(f"The map holds {name}.", "Allowed: finite numbers.")
