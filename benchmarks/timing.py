@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Ratio(NamedTuple):
@@ -34,3 +39,29 @@ def ratio(work: Callable[[], object], other: Callable[[], object], runs: int = 5
     pairs = [(seconds(work), seconds(other)) for _ in range(runs)]
     ratios = [a / b for a, b in pairs]
     return Ratio(statistics.median(a for a, _ in pairs), statistics.median(ratios), min(ratios), max(ratios))
+
+
+def machine() -> str:
+    """Name what the figures were taken on."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {metadata.version('numba')}"
+    return f"{len(names)} cores of {names[0] if names else platform.machine()}, {versions}"
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a Markdown table, row by row as they come."""
+    print(f"| {' | '.join(header)} |")
+    print(f"|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(_text(cell) for cell in row)} |", flush=True)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.0f}" if cell >= 100 else f"{cell:.2f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)

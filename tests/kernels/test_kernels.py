@@ -71,6 +71,11 @@ def test_relabelled_values_equal_the_oracle(kernel: str, dtype: str, members: in
         scores, _, _ = arrays(dtype, members, size, 1)
         expected = kernels.relabel(scores, lut, members=True, kernel="reference")
         np.testing.assert_array_equal(kernels.relabel(scores, lut, members=True, kernel=kernel), expected)
+        result = np.empty_like(expected)
+        assert kernels.relabel(scores, lut, members=True, kernel=kernel, out=result) is result
+        np.testing.assert_array_equal(result, expected)
+    with pytest.raises(RequestError, match="out"):
+        kernels.relabel(scores, lut, members=True, out=np.empty(3, dtype=out))
 
 
 @pytest.mark.parametrize("kernel", FAST)

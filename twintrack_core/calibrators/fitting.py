@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from twintrack_core.calibrators import registry
 from twintrack_core.errors import FitError
 from twintrack_core.histogram import CohortStatistics, JointHistogram
@@ -37,6 +35,8 @@ def fit(
     FitError
         If no voxel lies inside the region of interest, or for STAPLE of a case without a mark.
     """
+    from importlib import metadata
+
     fit_knots = registry.get(calibrator)
     roi: str | None = None
     cases: tuple[str, ...] = ()

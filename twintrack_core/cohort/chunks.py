@@ -135,11 +135,7 @@ class ChunkedArray:
         try:
             self.codec.decode(data, out)
         except ChunkDecodeError as error:
-            raise StoreError(
-                f"{path}: the chunk is damaged: {error}.",
-                None,
-                "Make the store anew from its source, or restore the file.",
-            ) from error
+            raise _damaged(path, str(error)) from error
         return True
 
     def read(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> None:
@@ -158,8 +154,7 @@ class ChunkedArray:
             if not self.read_chunk(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out):
                 out[...] = self.fill
             return
-        ranges = (range(s.start // c, -(-s.stop // c)) for s, c in zip(box, self.chunks, strict=True))
-        for index in itertools.product(*ranges):
+        for index in self._touched(box):
             chunk_start = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
             common = tuple(
                 slice(max(s.start, o), min(s.stop, o + c))
@@ -197,6 +192,10 @@ class ChunkedArray:
             values = padded
         write_atomically(self._chunk_path(index), self.codec.encode(values))
 
+    def _touched(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Indices of the chunks a box lies in."""
+        return itertools.product(*(range(s.start // c, -(-s.stop // c)) for s, c in zip(box, self.chunks, strict=True)))
+
     def _chunk_path(self, index: tuple[int, ...]) -> str:
         separator = self.separator or "/"
         return f"{self.path}/c{separator}{separator.join(map(str, index))}"
@@ -204,6 +203,9 @@ class ChunkedArray:
     def _read_with_zarr(self, box: Box) -> npt.NDArray[Any]:
         import zarr
 
+        for path in map(self._chunk_path, self._touched(box)):  # zarr-python reads an empty shard as the fill value
+            if os.path.isfile(path) and not os.path.getsize(path):  # noqa: PTH113, PTH202
+                raise _damaged(path, "it is empty")
         try:
             return np.asarray(zarr.open_array(self.path, mode="r")[box])
         except Exception as error:  # codecs raise what they like: zlib.error, EOFError, SystemError
@@ -212,6 +214,12 @@ class ChunkedArray:
                 None,
                 "Make the store anew from its source, or restore its files.",
             ) from error
+
+
+def _damaged(path: str, why: str) -> StoreError:
+    return StoreError(
+        f"{path}: the chunk is damaged: {why}.", None, "Make the store anew from its source, or restore the file."
+    )
 
 
 def write_atomically(path: str, data: bytes) -> None:

@@ -66,7 +66,7 @@ class Codec:
 
             return bytes(zstd.compress(array.reshape(-1), options["level"], options.get("checksum", False)))
         if self.name == "gzip":
-            # As zarr-python's gzip codec: no file name, no time.
+            # zarr-python's gzip codec writes the time into the header; equal work must give equal bytes.
             compressor = zlib.compressobj(options["level"], wbits=31)
             return compressor.compress(array.tobytes()) + compressor.flush()
         return array.tobytes()

@@ -140,6 +140,7 @@ def relabel(
     lut: npt.NDArray[Any],
     *,
     members: bool = False,
+    out: npt.NDArray[Any] | None = None,
     kernel: str = "auto",
     threads: int | None = None,
     on_invalid: OnInvalid = "error",
@@ -152,6 +153,8 @@ def relabel(
         (...) scores, or (M, ...) with ``members=True``, which are averaged first.
     lut
         (15361,) float16, float32, float64 or uint8: the value of each code.
+    out
+        (...) of ``lut``'s dtype, C-contiguous: where to write the result.
     on_invalid
         With "exclude" an invalid score becomes NaN, which needs a floating ``lut``.
 
@@ -163,7 +166,7 @@ def relabel(
     Raises
     ------
     RequestError
-        For a table of another shape, and for "exclude" with an integer one.
+        For a table or ``out`` of another shape or dtype, and for "exclude" with an integer table.
     InvalidScoresError
         For scores that are not probabilities, unless ``on_invalid`` allows them.
     """
@@ -171,15 +174,20 @@ def relabel(
     scores, shape = _flat_scores(probability, members)
     clip = _check_policy(on_invalid) == "clip"
     table = lut_with_invalid(lut, on_invalid)
-    out = np.empty(scores.shape[1], dtype=lut.dtype)
+    result = np.empty(shape, dtype=lut.dtype) if out is None else out
+    if result.shape != shape or result.dtype != lut.dtype or not result.flags.c_contiguous:
+        raise RequestError(
+            f"out is {result.dtype} of shape {result.shape}.", f"Allowed: C-contiguous {lut.dtype} of shape {shape}."
+        )
+    values = result.reshape(-1)
 
     def relabel_slab(start: int, stop: int) -> Findings:
         slab = np.ascontiguousarray(scores[:, start:stop])
-        return backend.relabel(slab, table, out[start:stop], clip=clip).shifted(start)
+        return backend.relabel(slab, table, values[start:stop], clip=clip).shifted(start)
 
     parts = _run_slabs(relabel_slab, scores.shape[1], threads)
     report(sum(parts[1:], parts[0]), scores, Place("probability", shape), on_invalid)
-    return out.reshape(shape)
+    return result
 
 
 def lut_with_invalid(lut: npt.NDArray[Any], on_invalid: OnInvalid) -> npt.NDArray[Any]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.metrics.cells import ScoredCells
 from twintrack_core.metrics.metric import Noted, Result
-
-N_BINS = 15
-_INNER_EDGES = np.arange(1, N_BINS) / N_BINS
+from twintrack_core.metrics.reliability import reliability
 
 # Half a code beyond the outermost codes between 0 and 1, whose logarithms are not finite.
 _CLIP_LOW = 2.0**-25
@@ -50,13 +46,6 @@ def cross_entropy_mhr(cells: ScoredCells) -> Result:
 
 
 def _bin_gaps(cells: ScoredCells) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return voxels and |mean p - mean m| of the bins [k/15, (k+1)/15), the last one closed; 0 for empty bins."""
-    place = np.searchsorted(_INNER_EDGES, cells.score, side="right")
-    weight = _sums(place, cells.count)
-    gap = np.abs(_sums(place, cells.count * cells.score) - _sums(place, cells.count * cells.mhr))
-    return weight, gap / np.maximum(weight, 1)
-
-
-def _sums(place: npt.NDArray[np.intp], values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Sum values by bin, in float64 and in order."""
-    return np.asarray(np.bincount(place, weights=values, minlength=N_BINS), dtype=np.float64)
+    """Return voxels and |mean p - mean m| of each bin, 0 where it is empty."""
+    bins = reliability(cells)
+    return bins.voxels, np.nan_to_num(np.abs(bins.mean_score - bins.mean_mhr))

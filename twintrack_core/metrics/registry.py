@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 
 from twintrack_core.errors import RequestError
-from twintrack_core.metrics.calibration import N_BINS, ace_mhr, brier_mhr, cross_entropy_mhr, ece_mhr
+from twintrack_core.metrics.calibration import ace_mhr, brier_mhr, cross_entropy_mhr, ece_mhr
 from twintrack_core.metrics.metric import Metric
 from twintrack_core.metrics.overlap import tdsc, volume_error
+from twintrack_core.metrics.reliability import N_BINS
 
 _METRICS = {
     metric.name: metric

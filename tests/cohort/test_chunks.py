@@ -1,0 +1,498 @@
+"""Chunked arrays against zarr-python: what it writes is read alike, and what we write it reads alike."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+
+from twintrack_core.cohort import chunks as chunks_module
+from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array, read_json, write_atomically
+from twintrack_core.errors import StoreError
+
+Array = npt.NDArray[Any]
+
+DTYPES = ("float16", "float32", "uint8", "bool")
+COMPRESSORS: dict[str, Any] = {
+    "none": None,
+    "zstd": ZstdCodec(level=3, checksum=False),
+    "zstd checked": ZstdCodec(level=3, checksum=True),
+    "gzip": GzipCodec(level=5),
+    **{
+        f"{name} {shuffle}": BloscCodec(cname=name, clevel=5, shuffle=shuffle)
+        for name in ("lz4", "zstd", "blosclz")
+        for shuffle in ("noshuffle", "shuffle", "bitshuffle")
+    },
+}
+FILLS = {
+    "float16": (0.0, 0.5, 0.1, float("nan"), float("inf")),
+    "float32": (0.0, 1.0, 0.1, float("nan")),
+    "uint8": (0, 7, 255),
+    "bool": (False, True),
+}
+# What only zarr-python reads
+OTHERS: dict[str, dict[str, Any]] = {
+    "sharded": {"shards": (8, 8, 8)},
+    "sharded, dots": {"shards": (4, 8, 8), "chunk_key_encoding": {"name": "default", "separator": "."}},
+    "big-endian": {"serializer": BytesCodec(endian="big"), "compressors": GzipCodec()},
+    "transposed": {"filters": [TransposeCodec(order=(2, 1, 0))]},
+    "crc32c": {"compressors": [Crc32cCodec()]},
+    "two codecs": {"compressors": [ZstdCodec(), Crc32cCodec()]},
+    "version 2 names": {"chunk_key_encoding": {"name": "v2", "separator": "."}},
+    "version 2 folders": {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
+}
+
+
+def create(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str = "float16", **options: Any) -> Any:
+    separator = options.pop("separator", "/")
+    options = {"chunk_key_encoding": {"name": "default", "separator": separator}, "compressors": None, **options}
+    return zarr.create_array(store=str(path), shape=shape, chunks=chunks, dtype=dtype, **options)
+
+
+def random_values(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
+    rng = np.random.default_rng(seed)
+    return rng.random(shape).astype(dtype) if dtype.startswith("float") else rng.integers(0, 2, shape).astype(dtype)
+
+
+def read(array: ChunkedArray, box: Box) -> Array:
+    out = np.full(tuple(s.stop - s.start for s in box), 99).astype(array.dtype)
+    array.read(box, out, Scratch())
+    return out
+
+
+def off_main_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def only_zarr(array: ChunkedArray) -> ChunkedArray:
+    return replace(array, codec=None)
+
+
+def first_chunk(path: Path) -> Path:
+    return path / "c" / "0" / "0" / "0"
+
+
+@st.composite
+def boxes(draw: st.DrawFn, shape: tuple[int, ...]) -> Box:
+    ends = [sorted(draw(st.tuples(st.integers(0, n - 1), st.integers(1, n)))) for n in shape]
+    return tuple(slice(start, max(stop, start + 1)) for start, stop in ends)
+
+
+# Reading what zarr-python wrote
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_every_plain_combination_is_read_directly(tmp_path: Path, compressor: str, dtype: str) -> None:
+    values = random_values(dtype, (5, 7, 9))
+    create(tmp_path / "a", values.shape, (3, 3, 4), dtype, compressors=COMPRESSORS[compressor])[:] = values
+    array = open_array(tmp_path / "a")
+    assert array.codec is not None
+    assert (array.shape, array.chunks, array.dtype, array.grid) == (values.shape, (3, 3, 4), dtype, (2, 3, 3))
+    assert array.chunk_bytes == 36 * values.itemsize
+    read_back = array.read_all()
+    assert read_back.dtype == values.dtype
+    np.testing.assert_array_equal(read_back, values)
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_any_array_reads_as_zarr_reads_it(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.mktemp("any")
+    dtype = data.draw(st.sampled_from(DTYPES))
+    ndim = data.draw(st.sampled_from([3, 4]))
+    shape = data.draw(st.tuples(*[st.integers(1, 7)] * ndim))
+    chunks = data.draw(st.tuples(*[st.integers(1, 5)] * ndim))
+    fill = data.draw(st.sampled_from(FILLS[dtype]))
+    compressor = COMPRESSORS[data.draw(st.sampled_from(sorted(COMPRESSORS)))]
+    separator = data.draw(st.sampled_from(["/", "."]))
+    stored = create(path / "a", shape, chunks, dtype, compressors=compressor, separator=separator, fill_value=fill)
+    expected = np.full(shape, fill, dtype=dtype)
+    for number, box in enumerate(data.draw(st.lists(boxes(shape), max_size=3))):
+        values = random_values(dtype, tuple(s.stop - s.start for s in box), number)
+        stored[box] = expected[box] = values
+
+    array = open_array(path / "a")
+    assert array.codec is not None
+    np.testing.assert_array_equal(array.fill, np.array(fill, dtype=dtype).astype(float))
+    scratch = Scratch()  # one for all reads: what an earlier one left must not show
+    for box in [tuple(slice(0, n) for n in shape), *data.draw(st.lists(boxes(shape), min_size=1, max_size=4))]:
+        out = np.full(expected[box].shape, 99).astype(dtype)
+        array.read(box, out, scratch)
+        np.testing.assert_array_equal(out, expected[box])
+        np.testing.assert_array_equal(out, stored[box])
+    np.testing.assert_array_equal(read(only_zarr(array), box), expected[box])
+
+    # zarr-python leaves out the chunks that hold nothing but the fill value.
+    differs = ~((expected == fill) | (np.isnan(expected) & np.isnan(fill)))
+    written = [index for index in np.ndindex(array.grid) if differs[array.box(index)].any()]
+    assert list(map(tuple, array.written().tolist())) == written
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_arrays_are_read_with_zarr(tmp_path: Path, name: str) -> None:
+    expected = np.zeros((9, 10, 11), dtype=np.float16)
+    stored = create(tmp_path / "a", expected.shape, (4, 4, 4), **OTHERS[name])
+    for box in (np.s_[0:3, 2:4, 0:11], np.s_[8:9, 9:10, 9:11]):
+        stored[box] = expected[box] = random_values("float16", expected[box].shape)
+    array = open_array(tmp_path / "a")
+    assert array.codec is None
+    assert array.chunks == OTHERS[name].get("shards", (4, 4, 4))
+    np.testing.assert_array_equal(array.read_all(), expected)
+    np.testing.assert_array_equal(read(array, np.s_[2:9, 3:10, 1:10]), expected[2:9, 3:10, 1:10])
+    marked = {tuple(int(i) // c for i, c in zip(at, array.chunks, strict=True)) for at in np.argwhere(expected)}
+    found = set(map(tuple, array.written().tolist()))
+    # Names in another scheme are not listed, so every chunk may have been written.
+    assert found == (set(np.ndindex(array.grid)) if "version 2" in name else marked)
+
+
+@pytest.mark.parametrize("separator", ["/", "."])
+@pytest.mark.parametrize("ndim", [3, 4])
+def test_empty_chunks_that_were_written_count(tmp_path: Path, separator: str, ndim: int) -> None:
+    options: dict[str, Any] = {"separator": separator, "config": {"write_empty_chunks": True}}
+    stored = create(tmp_path / "a", (5,) * ndim, (2,) * ndim, **options)
+    array = open_array(tmp_path / "a")
+    assert array.written().shape == (0, ndim)
+    stored[(slice(2, 5),) * ndim] = 0
+    assert list(map(tuple, array.written())) == list(itertools.product((1, 2), repeat=ndim))
+    assert array.written().dtype == np.int64
+
+
+@pytest.mark.parametrize("separator", ["/", "."])
+def test_stray_files_are_no_chunks(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "a"
+    values = random_values("float16", (12, 4, 4))
+    create(path, values.shape, (1, 4, 4), separator=separator)[:] = values
+    array = open_array(path)
+    everything = [(i, 0, 0) for i in range(12)]
+    for stray in (".DS_Store", "0.4711.partial", "01", "-1", "12", "+1", "1_0", "٣", "x", "1" * 15, "9" * 400, ""):
+        for key in ((stray, "0", "0"), ("0", stray, "0"), ("0", "0", stray), ("0", "0", "0", stray), ("0", stray)):
+            file = path / ("c" + separator + separator.join(key))
+            if len(stray) < 256 and not file.exists() and not any(parent.is_file() for parent in file.parents):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(b"stray")
+    (path / "c.0.0.0.partial").write_bytes(b"stray")
+    (path / "README").write_bytes(b"stray")
+    assert list(map(tuple, array.written().tolist())) == everything
+    np.testing.assert_array_equal(array.read_all(), values)
+
+
+def test_a_file_for_a_folder_and_a_folder_for_a_file_hold_no_chunk_as_in_zarr(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    stored = create(path, (2, 4, 4), (1, 4, 4))
+    first_chunk(path).mkdir(parents=True)
+    (path / "c" / "1").write_bytes(b"")
+    array = open_array(path)
+    assert len(array.written()) == 0
+    np.testing.assert_array_equal(array.read_all(), stored[:])
+
+
+# Writing what zarr-python reads
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_written_chunks_are_the_bytes_zarr_writes(tmp_path: Path, compressor: str, dtype: str) -> None:
+    values = random_values(dtype, (3, 5, 7))
+    options: dict[str, Any] = {"compressors": COMPRESSORS[compressor], "fill_value": FILLS[dtype][1]}
+    create(tmp_path / "theirs", values.shape, (2, 5, 4), dtype, **options)[:] = values
+    ours = create(tmp_path / "ours", values.shape, (2, 5, 4), dtype, **options)
+    array = open_array(tmp_path / "ours")
+    scratch = Scratch()
+    for index in np.ndindex(array.grid):
+        off_main_thread(array.write_chunk, index, values[array.box(index)], scratch)
+    np.testing.assert_array_equal(ours[:], values)
+    files = {p.relative_to(tmp_path / "ours") for p in (tmp_path / "ours").rglob("*") if p.is_file()}
+    assert len(files) == 5
+    for file in files:
+        header = 10 if compressor == "gzip" and file.name != "zarr.json" else 0  # theirs holds the time
+        ours_bytes, their_bytes = ((tmp_path / folder / file).read_bytes()[header:] for folder in ("ours", "theirs"))
+        assert ours_bytes == their_bytes
+
+
+@pytest.mark.parametrize("separator", ["/", "."])
+def test_borders_are_padded_with_the_fill_value(tmp_path: Path, separator: str) -> None:
+    create(tmp_path / "a", (3, 3, 3), (2, 2, 2), "uint8", fill_value=7, separator=separator)
+    array = open_array(tmp_path / "a")
+    scratch = Scratch()
+    scratch.array("padded", (2, 2, 2), np.uint8)[...] = 99
+    array.write_chunk((1, 0, 1), np.array([[[1], [2]]], dtype=np.uint8), scratch)
+    chunk = np.empty((2, 2, 2), dtype=np.uint8)
+    assert array.read_chunk((1, 0, 1), chunk)
+    np.testing.assert_array_equal(chunk, [[[1, 7], [2, 7]], [[7, 7], [7, 7]]])
+    assert not array.read_chunk((0, 0, 0), chunk)
+    assert array.written().tolist() == [[1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(8, dtype=np.float64).reshape(2, 2, 2),
+        np.arange(8, dtype=">f2").reshape(2, 2, 2),
+        np.arange(8, dtype=np.float16).reshape(2, 2, 2).transpose(2, 0, 1),
+        np.arange(16, dtype=np.float16).reshape(2, 2, 4)[..., ::2],
+        np.arange(8, dtype=np.float16).reshape(2, 2, 2)[::-1],
+    ],
+    ids=["double", "big-endian", "transposed", "strided", "reversed"],
+)
+def test_values_in_any_memory_layout_are_written_as_they_are(tmp_path: Path, values: Array) -> None:
+    stored = create(tmp_path / "a", (2, 2, 2), (2, 2, 2))
+    open_array(tmp_path / "a").write_chunk((0, 0, 0), values, Scratch())
+    np.testing.assert_array_equal(stored[:], values)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("compressor", ["none", "zstd", "gzip", "lz4 bitshuffle"])
+@pytest.mark.parametrize("damage", ["empty", "truncated", "garbage", "another shape"])
+def test_a_damaged_chunk_is_named(tmp_path: Path, compressor: str, damage: str) -> None:
+    path = tmp_path / "a"
+    create(path, (4, 4, 4), (4, 4, 4), compressors=COMPRESSORS[compressor])[:] = 0.25
+    create(tmp_path / "b", (4, 4, 4), (4, 4, 3), compressors=COMPRESSORS[compressor])[:] = 0.25
+    file = first_chunk(path)
+    data = {
+        "empty": b"",
+        "truncated": file.read_bytes()[:-1],
+        "garbage": b"garbage" * 10,
+        "another shape": first_chunk(tmp_path / "b").read_bytes(),
+    }[damage]
+    file.write_bytes(data)
+    for box in (np.s_[0:4, 0:4, 0:4], np.s_[1:2, 1:2, 1:2]):
+        with pytest.raises(StoreError, match="is damaged: it") as caught:
+            read(open_array(path), box)
+        assert str(file) in caught.value.what
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("transposed", "crc32c")])
+def test_a_damaged_chunk_that_zarr_reads_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a"
+    create(path, (8, 8, 8), (4, 4, 4), **OTHERS[name])[:4, :4, :4] = random_values("float16", (4, 4, 4))
+    (file,) = (p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json")
+    data = file.read_bytes()
+    array = open_array(path)
+    for damaged in (b"", data[: len(data) // 2], data[:-1], b"garbage" * 10):
+        file.write_bytes(damaged)
+        words = r"voxels \[0:4, 0:4, 1:3\] cannot be read" if damaged or array.separator is None else "it is empty"
+        with pytest.raises(StoreError, match=words) as caught:
+            read(array, np.s_[0:4, 0:4, 1:3])
+        assert str(path) in caught.value.what
+
+
+def test_a_chunk_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    create(tmp_path / "a", (4, 4, 4), (4, 4, 4))
+    file = first_chunk(tmp_path / "a")
+    file.parent.mkdir(parents=True)
+    file.symlink_to(file)  # a loop
+    array = open_array(tmp_path / "a")
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        array.read_all()
+    assert str(file) in caught.value.what
+    with pytest.raises(StoreError, match="cannot be listed"):
+        array.written()
+
+
+# Metadata
+
+
+def edited(path: Path, **changes: Any) -> Path:
+    """Make an array whose metadata are changed: keys are joined by "__", a value of None removes the key."""
+    create(path, (4, 4, 4), (2, 2, 2))
+    metadata = json.loads((path / "zarr.json").read_text())
+    for key, value in changes.items():
+        *folders, last = key.split("__")
+        place = metadata
+        for folder in folders:
+            place = place[folder]
+        place[last] = value
+        if value is None:
+            del place[last]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"node_type": "group"}, "not a Zarr v3 array"),
+        ({"zarr_format": 2}, "not a Zarr v3 array"),
+        ({"shape": None}, "shape"),
+        ({"shape": []}, "no sizes"),
+        ({"shape": [4, 4]}, "differ in length"),
+        ({"shape": [4, 4, -4]}, "no sizes"),
+        ({"shape": [4, 4, 0]}, "no sizes"),
+        ({"shape": [4, 4, 4.0]}, "no sizes"),
+        ({"shape": [4, 4, True]}, "no sizes"),
+        ({"shape": [4, 4, "4"]}, "no sizes"),
+        ({"shape": [1 << 30, 1 << 30, 1 << 30]}, "no sizes"),
+        ({"shape": 4}, "iterable"),
+        ({"chunk_grid__configuration__chunk_shape": [2, 2, 0]}, "no sizes"),
+        ({"chunk_grid__configuration__chunk_shape": [1 << 15, 1 << 15, 2]}, "more than"),
+        ({"chunk_grid__name": "rectilinear"}, "rectilinear"),
+        ({"chunk_grid": None}, "chunk_grid"),
+        ({"data_type": "float64"}, "float64"),
+        ({"data_type": {"name": "float16"}}, "data type"),
+        ({"fill_value": "zero"}, "zero"),
+        ({"fill_value": [0]}, "float"),
+        ({"fill_value": None}, "fill_value"),
+        ({"fill_value": 10**400}, "too large"),
+        ({"data_type": "uint8", "fill_value": 256}, "256"),
+        ({"data_type": "uint8", "fill_value": 0.5}, "0.5"),
+        ({"data_type": "uint8", "fill_value": -1}, "-1"),
+        ({"data_type": "uint8", "fill_value": "NaN"}, "NaN"),
+        ({"data_type": "bool", "fill_value": 2}, "2"),
+        ({"codecs": None}, "codecs"),
+        ({"codecs": [1]}, "attribute"),
+        ({"codecs": {"name": "bytes"}}, "0"),
+        ({"codecs": 1}, "int"),
+        ({"chunk_key_encoding": None}, "chunk_key_encoding"),
+        ({"chunk_key_encoding": "default"}, "indices"),
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(StoreError, match=words) as caught:
+        open_array(edited(tmp_path / "a", **changes))
+    assert str(tmp_path / "a" / "zarr.json") in caught.value.what
+
+
+def test_a_fill_value_is_what_the_dtype_holds(tmp_path: Path) -> None:
+    assert open_array(edited(tmp_path / "a", fill_value=0.1)).fill == float(np.float16(0.1))
+    assert open_array(edited(tmp_path / "b", fill_value=1e30)).fill == np.inf
+    assert np.isnan(open_array(edited(tmp_path / "c", fill_value="NaN")).fill)
+
+
+def test_large_shards_are_zarrs_business(tmp_path: Path) -> None:
+    size = [1 << 12] * 3
+    changes = {"shape": size, "chunk_grid__configuration__chunk_shape": size, "codecs": [{"name": "sharding_indexed"}]}
+    assert open_array(edited(tmp_path / "a", **changes)).codec is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"],
+    ids=["empty", "open", "list", "null", "text", "bytes", "deep", "long"],
+)
+def test_files_that_are_no_json_object_are_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "zarr.json"
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        read_json(file)
+    assert str(file) in caught.value.what
+
+
+def test_json_has_a_limit_and_must_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "zarr.json"
+    with pytest.raises(StoreError, match="missing"):
+        read_json(file)
+    file.write_text('{"a": 1}')
+    assert read_json(file, limit=8) == {"a": 1}
+    with pytest.raises(StoreError, match="more than 7 bytes"):
+        read_json(file, limit=7)
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+# Files whole or absent
+
+
+class FullDisk(io.FileIO):
+    """A file that takes ten bytes and then no more."""
+
+    def write(self, data: Any) -> int:
+        if self.tell():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(bytes(data)[:10])
+
+
+class SlowDisk(io.FileIO):
+    """A file that takes ten bytes at a time."""
+
+    def write(self, data: Any) -> int:
+        return super().write(bytes(data)[:10])
+
+
+def open_as(kind: type[io.FileIO]) -> Callable[..., io.FileIO]:
+    return lambda path, mode, buffering: kind(path, mode)
+
+
+def test_a_file_is_written_whole_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks_module, "open", open_as(SlowDisk), raising=False)
+    file = tmp_path / "new" / "folder" / "file"
+    write_atomically(str(file), bytes(range(256)))
+    assert file.read_bytes() == bytes(range(256))
+    write_atomically(str(file), b"")
+    assert file.read_bytes() == b""
+    assert [p.name for p in file.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    file = tmp_path / "file"
+    if before is not None:
+        file.write_bytes(before)
+    monkeypatch.setattr(chunks_module, "open", open_as(FullDisk), raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(str(file), bytes(100))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({} if before is None else {"file": before})
+
+
+def test_a_full_disk_leaves_no_part_of_a_file_in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks_module, "open", open_as(FullDisk), raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(str(tmp_path / "new" / "file"), bytes(100))
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_a_failed_renaming_leaves_no_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(source: str, target: str) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(type(error)):
+        write_atomically(str(tmp_path / "file"), b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="Not a directory"):
+        write_atomically(str(tmp_path / "file" / "chunk"), b"data")
+
+
+def test_a_limit_on_file_sizes_leaves_nothing(tmp_path: Path) -> None:
+    script = f"""
+import resource
+from twintrack_core.cohort.chunks import write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_atomically({str(tmp_path / "small")!r}, bytes(1000))
+try:
+    write_atomically({str(tmp_path / "large")!r}, bytes(1001))
+except OSError as error:
+    print(error.strerror)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "File too large\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["small"]

@@ -1,0 +1,346 @@
+"""Image files: arrays and geometry against SimpleITK and nibabel, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twintrack_core.cohort import nifti
+from twintrack_core.cohort.case import Geometry
+from twintrack_core.cohort.images import ImageInfo, check_geometry, read_info, read_volume, write_volume
+from twintrack_core.errors import GeometryError, ImageError, RequestError, WorkError
+
+sitk = pytest.importorskip("SimpleITK")
+
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def rotation(a: float, b: float, c: float) -> npt.NDArray[np.float64]:
+    """Rotation by three Euler angles."""
+    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    return np.asarray(x @ y @ z)
+
+
+def oblique() -> Geometry:
+    direction = tuple(float(v) for v in rotation(0.3, -0.2, 0.5).ravel())
+    return Geometry((2.5, 0.7, 0.9), (-112.5, 31.25, 900.0), direction)
+
+
+def world(geometry: Geometry) -> npt.NDArray[np.float64]:
+    """4 x 4 matrix from voxel indices (x, y, z) to nibabel's millimetres."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = RAS_FROM_LPS @ np.reshape(geometry.direction, (3, 3)) @ np.diag(geometry.spacing_mm[::-1])
+    matrix[:3, 3] = RAS_FROM_LPS @ np.array(geometry.origin)
+    return matrix
+
+
+def assert_same(found: Geometry, expected: Geometry, atol: float = 1e-5) -> None:
+    np.testing.assert_allclose(found.spacing_mm, expected.spacing_mm, atol=atol)
+    np.testing.assert_allclose(found.origin, expected.origin, rtol=1e-6, atol=atol)
+    np.testing.assert_allclose(found.direction, expected.direction, atol=atol)
+
+
+def save(path: Path, array: npt.NDArray[Any], geometry: Geometry) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.spacing_mm[::-1])
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def ramp(dtype: str = "float32") -> npt.NDArray[Any]:
+    return np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".mhd", ".nrrd"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
+def test_reads_what_simpleitk_wrote(tmp_path: Path, suffix: str, dtype: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save(path, ramp(dtype), oblique())
+    array, geometry = read_volume(path)
+    assert array.dtype == dtype
+    np.testing.assert_array_equal(array, ramp(dtype))
+    assert_same(geometry, oblique())
+    info = read_info(path)
+    assert (info.path, info.shape, info.dtype) == (path, (2, 3, 4), np.dtype(dtype))
+    assert info.geometry == geometry
+
+
+def test_reads_what_nibabel_wrote(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(ramp().transpose(2, 1, 0), world(oblique())), tmp_path / "a.nii.gz")
+    array, geometry = read_volume(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(array, ramp())
+    assert_same(geometry, oblique())
+
+
+def test_big_endian_and_rescaled_nifti(tmp_path: Path) -> None:
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(np.int16)
+    header.set_slope_inter(0.5, 1.0)
+    values = ramp().transpose(2, 1, 0) * 0.5 + 1.0
+    nib.save(nib.Nifti1Image(values, world(oblique()), header), tmp_path / "a.nii")
+    array, _ = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(array, ramp() * 0.5 + 1.0, atol=1e-4)  # nibabel picks another scale
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_simpleitk_and_nibabel_see_what_was_written(tmp_path: Path, suffix: str, dtype: str) -> None:
+    path = tmp_path / f"a.b{suffix}"
+    write_volume(path, ramp(dtype), oblique())
+    image = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), ramp(dtype))
+    spacing = image.GetSpacing()
+    assert_same(Geometry(spacing[::-1], image.GetOrigin(), image.GetDirection()), oblique())
+    if suffix.startswith(".nii"):
+        volume = nib.load(path)
+        assert volume.get_data_dtype() == dtype
+        np.testing.assert_array_equal(np.asarray(volume.dataobj), ramp(dtype).transpose(2, 1, 0))
+        np.testing.assert_allclose(volume.affine, world(oblique()), rtol=1e-6, atol=1e-4)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+angles = st.floats(-3, 3)
+lengths = st.floats(0.05, 9)
+places = st.floats(-500, 500)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    spacing=st.tuples(lengths, lengths, lengths),
+    origin=st.tuples(places, places, places),
+    turn=st.tuples(angles, angles, angles),
+    mirrored=st.booleans(),
+    suffix=st.sampled_from([".nii.gz", ".nii", ".mha", ".nrrd"]),
+)
+def test_geometry_comes_back(
+    spacing: tuple[float, float, float],
+    origin: tuple[float, float, float],
+    turn: tuple[float, float, float],
+    mirrored: bool,
+    suffix: str,
+) -> None:
+    matrix = rotation(*turn)
+    if mirrored:
+        matrix[:, 2] *= -1
+    geometry = Geometry(spacing, origin, tuple(float(v) for v in matrix.ravel()))
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = Path(folder) / f"first{suffix}", Path(folder) / f"second{suffix}"
+        write_volume(first, ramp(), geometry)
+        array, read = read_volume(first)
+        assert_same(read, geometry, atol=1e-4)
+        write_volume(second, array, read)
+        assert_same(read_volume(second)[1], read, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "vector", "words"),
+    [
+        (np.zeros((4, 5), np.float32), False, "2-dimensional"),
+        (np.zeros((2, 3, 4, 5), np.float32), False, "4-dimensional"),
+        (np.zeros((2, 3, 4, 3), np.float32), True, "vector of 32-bit float"),
+        (np.zeros((2, 3, 4), np.complex64), False, "complex"),
+    ],
+)
+def test_other_dimensions_and_voxels_are_refused(
+    tmp_path: Path, array: npt.NDArray[Any], vector: bool, words: str
+) -> None:
+    path = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
+    with pytest.raises(ImageError, match=words) as caught:
+        read_volume(path)
+    assert str(path) in caught.value.what
+    assert "three dimensions" in str(caught.value.allowed)
+
+
+def test_nifti_2_is_refused(tmp_path: Path) -> None:
+    nib.save(nib.Nifti2Image(ramp(), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ImageError, match=r"a\.nii cannot be read as an image"):
+        read_info(tmp_path / "a.nii")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no image file .*nope\.nii\.gz"):
+        read_volume(tmp_path / "nope.nii.gz")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.98])
+def test_cut_off_files_are_refused_in_one_line(tmp_path: Path, suffix: str, part: float) -> None:
+    path = tmp_path / f"a{suffix}"
+    save(path, np.random.default_rng(0).random((20, 30, 40), np.float32), oblique())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(ImageError) as caught:
+        read_volume(path)
+    for noise in ("0x", ".cxx", "itk::", "\n", "  "):
+        assert noise not in caught.value.what
+    assert str(path) in caught.value.what
+    if part:
+        assert read_info(path).shape == (20, 30, 40)  # the header is still there
+
+
+def test_damaged_gzip_and_junk_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    save(path, np.random.default_rng(0).random((20, 30, 40), np.float32), oblique())
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # in the checksum
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="damaged"):
+        read_volume(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(ImageError, match="cannot be read as an image"):
+        read_volume(path)
+
+
+def test_header_that_announces_more_than_memory_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.mha"
+    write_volume(path, ramp(), Geometry())
+    path.write_bytes(path.read_bytes().replace(b"DimSize = 4 3 2", b"DimSize = 400000 300000 200000"))
+    assert read_info(path).shape == (200000, 300000, 400000)
+    with pytest.raises(ImageError, match="cannot be read as an image"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 400, bytes(10), struct.pack("<i", 348) + bytes(344)])
+def test_scan_needs_a_nifti_header(tmp_path: Path, content: bytes) -> None:
+    for name, data in (("a.nii", content), ("a.nii.gz", gzip.compress(content))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match="damaged NIfTI header"):
+            nifti.scan(tmp_path / name, 1)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_that_are_not_finite_are_read_as_they_are(tmp_path: Path, suffix: str, dtype: str) -> None:
+    array = ramp(dtype)
+    array[0, 1, 2], array[1, 0, 3], array[1, 2, 3] = np.nan, np.inf, -np.inf
+    save(tmp_path / f"a{suffix}", array, oblique())
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], array)
+
+
+@pytest.mark.parametrize("endianness", "<>")
+def test_values_that_are_not_finite_in_many_blocks(
+    tmp_path: Path, endianness: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nifti, "_READ_BYTES", 16)
+    array = ramp()
+    array[:, 1, ::2] = np.nan
+    header = nib.Nifti1Header(endianness=endianness)
+    header.set_data_dtype(np.float32)
+    nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), None, header), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz")[0], array)
+
+
+def test_sheared_nifti_is_refused(tmp_path: Path) -> None:
+    affine = np.array([[1.0, 0.4, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(ramp().transpose(2, 1, 0), affine)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(ImageError, match="orthonormal"):
+        read_info(tmp_path / "a.nii.gz")
+
+
+def info(**changes: Any) -> ImageInfo:
+    base = oblique()
+    parts = {"spacing_mm": base.spacing_mm, "origin": base.origin, "direction": base.direction}
+    shape = changes.pop("shape", (2, 3, 4))
+    return ImageInfo(Path("other.nii"), shape, np.dtype(np.uint8), Geometry(**{**parts, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (info(shape=(2, 3, 5)), r"size \(z, y, x\) is \(2, 3, 5\) in other.nii, but \(2, 3, 4\) in first.nii"),
+        (info(spacing_mm=(2.5, 0.702, 0.9)), r"spacing .* is \(2.5, 0.702, 0.9\) .* but \(2.5, 0.7, 0.9\)"),
+        (info(origin=(-112.5, 31.25, 900.01)), r"origin .* is \(-112.5, 31.25, 900.01\) .* but \(-112.5, 31.25, 900\)"),
+        (info(direction=tuple(-v for v in oblique().direction)), "direction is"),
+    ],
+)
+def test_geometry_that_differs_is_refused(other: ImageInfo, words: str) -> None:
+    reference = ImageInfo(Path("first.nii"), (2, 3, 4), np.dtype(np.float32), oblique())
+    with pytest.raises(GeometryError, match=f"Case B7: {words}"):
+        check_geometry("B7", reference, other)
+
+
+def test_geometry_may_differ_by_rounding() -> None:
+    reference = ImageInfo(Path("first.nii"), (2, 3, 4), np.dtype(np.float32), oblique())
+    check_geometry("B7", reference, info(spacing_mm=(2.5004, 0.7004, 0.8996), origin=(-112.5009, 31.25, 900.0)))
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.png", "a", "nii.gz"])
+def test_other_endings_are_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match="Cannot write"):
+        write_volume(tmp_path / name, ramp(), Geometry())
+
+
+@pytest.mark.parametrize("array", [ramp("float64"), ramp("int16"), ramp()[0]])
+def test_other_arrays_are_not_written(tmp_path: Path, array: npt.NDArray[Any]) -> None:
+    with pytest.raises(RequestError, match="float32 or uint8"):
+        write_volume(tmp_path / "a.nii", array, Geometry())
+
+
+def test_geometry_that_a_format_cannot_hold(tmp_path: Path) -> None:
+    sheared = Geometry(direction=(1.0, 0.4, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    with pytest.raises(GeometryError, match="cannot hold the"):
+        write_volume(tmp_path / "a.nii.gz", ramp(), sheared)
+    with pytest.raises(GeometryError, match="direction"):
+        write_volume(tmp_path / "a.mha", ramp(), Geometry(direction=(0.0,) * 9))
+    assert list(tmp_path.iterdir()) == []
+    write_volume(tmp_path / "a.mha", ramp(), sheared)
+    assert_same(read_volume(tmp_path / "a.mha")[1], sheared)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="Cannot write"):
+        write_volume(tmp_path / "nowhere" / "a.nii.gz", ramp(), Geometry())
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from twintrack_core.cohort.case import Geometry
+from twintrack_core.cohort.images import write_volume
+from twintrack_core.errors import WorkError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+noise = np.random.default_rng(0).random((20, 30, 40), np.float32)
+for suffix in (".nii.gz", ".nii", ".mha", ".nrrd"):
+    path = Path(sys.argv[1]) / f"a{suffix}"
+    path.write_text("old")
+    try:
+        write_volume(path, noise, Geometry())
+    except WorkError as error:
+        assert str(path) in error.what and "\\n" not in error.what, error
+        assert "disk" in error.action
+    else:
+        raise AssertionError(suffix)
+    assert path.read_text() == "old"
+assert len(list(Path(sys.argv[1]).iterdir())) == 4
+"""
+
+
+def test_full_disk_is_noticed_and_leaves_the_old_file(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_simpleitk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(WorkError, match=r"without SimpleITK(?s:.*)twintrack-core\[io\]"):
+        read_info(tmp_path / "a.nii")

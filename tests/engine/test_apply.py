@@ -1,0 +1,177 @@
+"""The calibrated store against the map on whole arrays, and what happens when it is cut off."""
+
+from __future__ import annotations
+
+import filecmp
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import twintrack_core as tt
+from twintrack_core.cohort.case import Case, Geometry
+from twintrack_core.cohort.store import CohortWriter, open_cohort
+from twintrack_core.errors import InvalidScoresError, RequestError, StoreError, WorkError
+from twintrack_core.simulate import Simulation
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tt.Cohort:
+    simulation = Simulation(cases=3, shape=(48, 160, 160), raters=3, members=2, seed=1)
+    return tt.import_cases(simulation, tmp_path_factory.mktemp("apply") / "c.zarr")
+
+
+@pytest.fixture(scope="module")
+def fitted(cohort: tt.Cohort) -> tt.CalibrationMap:
+    return tt.fit(tt.accumulate(cohort, roi="raters+20"))
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_voxels_are_those_of_the_map(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path, dtype: str) -> None:
+    calibrated = tt.apply(cohort, fitted, tmp_path / "out.zarr", dtype=dtype)
+    for case in cohort:
+        expected = fitted(case.read().probability, members=True, dtype=dtype)
+        found = calibrated[case.name].read()
+        np.testing.assert_array_equal(found.probability, expected)
+        np.testing.assert_array_equal(zarr.open_array(f"{calibrated.path}/{case.name}/probability")[:], expected)
+        original = case.read()
+        for part in ("votes", "roi", "raters", "geometry", "attributes"):
+            np.testing.assert_array_equal(getattr(found, part), getattr(original, part))
+        assert found.source["map"] == fitted.digest()
+
+
+def test_unwritten_chunks_stay_unwritten(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    calibrated = tt.apply(cohort, fitted, tmp_path / "out.zarr")
+    for case in cohort:
+        members = case.probability.written()
+        expected = {tuple(index) for index in members[:, 1:].tolist()}
+        assert {tuple(index) for index in calibrated[case.name].probability.written().tolist()} == expected
+        assert len(expected) < np.prod(calibrated[case.name].probability.grid)
+        assert calibrated[case.name].probability.fill == np.float16(fitted(0.0))
+
+
+def test_a_map_that_lifts_zero_lifts_the_background(cohort: tt.Cohort, tmp_path: Path) -> None:
+    lifted = tt.CalibrationMap(
+        score=np.array([0.0, 1.0]), value=np.array([0.25, 0.75]), calibrator="identity", target="mhr"
+    )
+    calibrated = tt.apply(cohort, lifted, tmp_path / "out.zarr")
+    for case in cohort:
+        expected = lifted(case.read().probability, members=True, dtype="float16")
+        np.testing.assert_array_equal(calibrated[case.name].read().probability, expected)
+
+
+def test_statistics_of_a_calibrated_store_are_the_relabelled_ones(
+    cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path
+) -> None:
+    raw = tt.accumulate(cohort, roi="raters+20")
+    found = tt.accumulate(tt.apply(cohort, fitted, tmp_path / "out.zarr"), roi="raters+20")
+    for name in cohort.names:
+        assert found[name].histogram == raw[name].histogram.relabel(fitted.codes)
+
+
+def test_the_same_bytes_whatever_the_workers_and_when_resumed(
+    cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path
+) -> None:
+    tt.apply(cohort, fitted, tmp_path / "one.zarr", workers=1)
+    expected = tree(tmp_path / "one.zarr")
+    tt.apply(cohort, fitted, tmp_path / "two.zarr", workers=3, resume=True)  # nothing to resume: it starts
+    assert tree(tmp_path / "two.zarr") == expected
+
+    # As if killed after the first case and in the middle of the second.
+    cut = tmp_path / "two.zarr"
+    _mark_incomplete(cut)
+    _mark_incomplete(cut / "case001")
+    for chunk in [p for p in (cut / "case001" / "votes").rglob("*") if p.is_file()][:2]:
+        chunk.unlink()
+    (cut / "case002" / "zarr.json").unlink()
+    with pytest.raises(StoreError, match="incomplete"):
+        open_cohort(cut)
+    with pytest.raises(RequestError, match="exists"):
+        tt.apply(cohort, fitted, cut)
+    tt.apply(cohort, fitted, cut, resume=True)
+    assert tree(cut) == expected
+    tt.apply(cohort, fitted, cut, resume=True)  # nothing left to do
+    assert tree(cut) == expected
+
+
+def _mark_incomplete(folder: Path) -> None:
+    group = zarr.open_group(str(folder), mode="r+")
+    group.attrs["twintrack"] = {**dict(group.attrs["twintrack"]), "complete": False}  # type: ignore[arg-type]
+
+
+def test_runs_do_not_mix(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    tt.apply(cohort, fitted, tmp_path / "out.zarr")
+    other = tt.fit(tt.accumulate(cohort, roi="raters+20"), "identity")
+    before = tree(tmp_path / "out.zarr")
+    with pytest.raises(RequestError, match="another run"):
+        tt.apply(cohort, other, tmp_path / "out.zarr", resume=True)
+    with pytest.raises(RequestError, match="another run"):
+        tt.apply(cohort.select(["case000"]), fitted, tmp_path / "out.zarr", resume=True)
+    assert tree(tmp_path / "out.zarr") == before
+
+
+def test_inputs_are_left_alone(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    before = tree(cohort.path)
+    tt.apply(cohort, fitted, tmp_path / "out.zarr")
+    with pytest.raises(RequestError, match="lies in the cohort"):
+        tt.apply(cohort, fitted, cohort.path / "out.zarr")
+    assert tree(cohort.path) == before
+    assert not filecmp.dircmp(cohort.path, tmp_path / "out.zarr").left_only
+
+
+def test_invalid_scores_stop_the_run_and_leave_it_incomplete(fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    scores = np.full((4, 6, 6), 0.5, dtype=np.float32)
+    scores[1, 2, 3] = 1.2
+    writer = CohortWriter(tmp_path / "c.zarr", ["bad"])
+    writer.write_case(Case(name="bad", probability=scores, geometry=Geometry()))
+    writer.finish()
+    bad = open_cohort(tmp_path / "c.zarr")
+    with pytest.raises(InvalidScoresError, match=r"Case bad, .*1\.2.* at index \(1, 2, 3\)"):
+        tt.apply(bad, fitted, tmp_path / "out.zarr")
+    with pytest.raises(StoreError, match="incomplete"):
+        open_cohort(tmp_path / "out.zarr")
+    clipped = tt.apply(bad, fitted, tmp_path / "clipped.zarr", on_invalid="clip")
+    assert clipped["bad"].read().probability[1, 2, 3] == np.float16(fitted(1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"dtype": "int32"}, "int32"), ({"on_invalid": "exclude"}, "leave voxels out"), ({"kernel": "x"}, "kernel")],
+)
+def test_wrong_requests(
+    cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        tt.apply(cohort, fitted, tmp_path / "out.zarr", **arguments)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_full_disk_is_named_and_can_be_resumed(
+    cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from twintrack_core.cohort import chunks
+
+    real = chunks.write_atomically
+    written: list[str] = []
+
+    def full(path: str, data: bytes) -> None:
+        if "/probability/c/" in path and len(written) > 1:
+            raise OSError(28, "No space left on device", path)
+        written.append(path)
+        real(path, data)
+
+    monkeypatch.setattr(chunks, "write_atomically", full)
+    with pytest.raises(WorkError, match="No space left"):
+        tt.apply(cohort, fitted, tmp_path / "out.zarr")
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match="incomplete"):
+        open_cohort(tmp_path / "out.zarr")
+    tt.apply(cohort, fitted, tmp_path / "whole.zarr")
+    tt.apply(cohort, fitted, tmp_path / "out.zarr", resume=True)
+    assert tree(tmp_path / "out.zarr") == tree(tmp_path / "whole.zarr")
