@@ -38,7 +38,7 @@ def main() -> None:
     volumes = ("volume", "threads", "Gvoxel/s", "accumulate / read", "Gvoxel/s", "apply / copy")
     timing.print_table(volumes, (row for kind in data.KINDS for row in _volume(kind, depth, arguments.runs)))
     print()
-    peers = ("dense scores, one thread", "Gvoxel/s", "twintrack / peer")
+    peers = ("dense scores, one thread", "Gvoxel/s", "peer / twintrack")
     timing.print_table(peers, _peers(arguments.runs))
 
 
@@ -82,7 +82,7 @@ def _peers(runs: int) -> list[tuple[object, ...]]:
     for name, peer in histograms.items():
         np.testing.assert_array_equal(np.reshape(peer(), ours.shape), ours)
         ratio = timing.ratio(lambda: kernels.count(scores, votes, None, 5, threads=1), peer, runs)
-        rows.append((f"accumulate, {name}", _PEER_VOXELS / ratio.seconds / 1e9, ratio))
+        rows.append((f"accumulate, {name}", _PEER_VOXELS / ratio.seconds / 1e9, ratio.inverse()))
     lut = np.sqrt(CODE_VALUES).astype(np.float32)
     values = scores.astype(np.float32)
     maps: dict[str, Callable[[], npt.NDArray[Any]]] = {
@@ -92,7 +92,7 @@ def _peers(runs: int) -> list[tuple[object, ...]]:
     for name, peer in maps.items():
         np.testing.assert_array_equal(peer().astype(np.float32), kernels.relabel(scores, lut, threads=1))
         ratio = timing.ratio(lambda: kernels.relabel(scores, lut, threads=1), peer, runs)
-        rows.append((f"apply, {name}", _PEER_VOXELS / ratio.seconds / 1e9, ratio))
+        rows.append((f"apply, {name}", _PEER_VOXELS / ratio.seconds / 1e9, ratio.inverse()))
     return rows
 
 

@@ -21,8 +21,13 @@ class Ratio(NamedTuple):
     low: float
     high: float
 
+    def inverse(self) -> Ratio:
+        """Ratio other / work: how many times as fast the work is."""
+        return Ratio(self.seconds, 1 / self.median, 1 / self.high, 1 / self.low)
+
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+        digits = 0 if self.median >= 20 else 2
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -17,7 +17,7 @@ def require_new(path: str | os.PathLike[str]) -> Path:
         If something is, or if its folder does not exist.
     """
     place = Path(path)
-    if place.exists():
+    if place.exists() or place.is_symlink():
         raise RequestError(
             f"{place} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
         )

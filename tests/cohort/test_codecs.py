@@ -294,13 +294,13 @@ def try_to_decode(codec: Codec, data: bytes, array: Array) -> None:
         assert str(error)  # noqa: PT017 - decoding to other values is as good an outcome
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(damage())
 def test_damaged_chunks_never_crash(case: tuple[Codec, bytes, Array]) -> None:
     try_to_decode(*case)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(damage(truthful_header=True), st.booleans())
 def test_damaged_blosc_payloads_never_crash(case: tuple[Codec, bytes, Array], alone: bool) -> None:
     if alone:  # Blosc uses its own threads in the main thread, and none elsewhere

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from twintrack_core.errors import TwinTrackError
 
@@ -46,17 +47,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"twintrack: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        if arguments.debug:
+            raise
+        print(f"twintrack: out of memory: {error or 'no reason was given'}.", file=sys.stderr)
+        print("Use fewer --workers, each of which holds a case or some chunks, or a larger machine.", file=sys.stderr)
+        return 1
     except Exception as error:  # the last resort: a bug is named as one, without a page of traceback
         if arguments.debug:
             raise
-        print(f"twintrack: {type(error).__name__}: {error}", file=sys.stderr)
+        reason = (str(error).splitlines() or [""])[0]
+        print(f"twintrack: {type(error).__name__}: {reason}", file=sys.stderr)
         print("This is a bug in twintrack. Run again with --debug and report what it prints.", file=sys.stderr)
         return 1
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong request as all errors are reported; the usage, which would hide it, is left to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"twintrack: {message.rstrip('.')}.\nSee {self.prog} --help.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="twintrack",
         description="Calibrate segmentation probabilities to the mean human response of several raters.",
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twintrack_core.errors import RequestError
+from twintrack_core.errors import RequestError, StoreError
 
 if TYPE_CHECKING:
     from twintrack_core.cohort.store import Cohort
@@ -41,19 +41,36 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def integers(text: str) -> tuple[int, ...]:
     """Parse "1,2" for argparse."""
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one whole number or several, such as 1,2") from None
 
 
 def case_patterns(values: list[str]) -> list[str]:
-    """Return the patterns that --cases named: those in a file, or the value itself."""
+    """Return the patterns that --cases named: those in a file, or the value itself.
+
+    Raises
+    ------
+    RequestError
+        If a file names no case or is not text.
+    """
     patterns: list[str] = []
     for value in values:
-        if Path(value).is_file():
-            lines = (line.strip() for line in Path(value).read_text(encoding="utf-8").splitlines())
-            patterns += [line for line in lines if line]
-        else:
-            patterns.append(value)
+        # Unlike Path.is_file, this takes a pattern that is too long for a path.
+        patterns += _lines(Path(value)) if os.path.isfile(value) else [value]  # noqa: PTH113
     return patterns
+
+
+def _lines(path: Path) -> list[str]:
+    allowed = "Allowed: a pattern, or a text file with one a line."
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not text in UTF-8.", allowed) from error
+    if not any(lines):  # no pattern would mean all cases
+        raise RequestError(f"{path} names no case.", allowed)
+    return [line for line in lines if line]
 
 
 def open_cases(path: str, cases: list[str]) -> Cohort:
@@ -117,6 +134,14 @@ def statistics_of(path: str, roi: str | None, cases: list[str], workers: int | N
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    json.dump(document, sys.stdout, indent=2, allow_nan=False)
-    print()
+    """Print one JSON document on stdout, whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        If a store's attributes hold NaN or infinity.
+    """
+    try:
+        print(json.dumps(document, indent=2, allow_nan=False))
+    except ValueError as error:
+        raise StoreError(f"This cannot be printed as JSON: {error}.", "Allowed: finite numbers.") from error

@@ -29,12 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from twintrack_core.metrics import evaluate
+    from twintrack_core.metrics import evaluate, get
     from twintrack_core.report.tables import case_tables, summary_table
 
     maps = _load_maps(arguments.map)
     metrics = [name for value in arguments.metrics for name in value.split(",")] if arguments.metrics else None
+    for name in metrics or ():  # before the pass over the voxels
+        get(name)
     statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
+    if not statistics.raters:
+        raise RequestError(
+            f"{arguments.input} has no raters, so there is nothing to compare its scores with.",
+            "Allowed: a cohort with the masks of one rater or more.",
+            "Import it with --rater DIR.",
+        )
     evaluation = evaluate(statistics, maps, metrics=metrics)
     if arguments.json:
         print_json(evaluation.to_dict())

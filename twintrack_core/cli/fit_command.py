@@ -22,10 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from twintrack_core.calibrators import fit
+    from twintrack_core.calibrators import fit, get
     from twintrack_core.paths import require_new
 
     require_new(arguments.output)
+    get(arguments.calibrator)  # before the pass over the voxels
     statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
     fitted = fit(statistics, arguments.calibrator, target=arguments.target)
     fitted.save(arguments.output)

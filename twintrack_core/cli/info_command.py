@@ -108,6 +108,8 @@ def _map(path: str) -> dict[str, Any]:
 def _print(facts: dict[str, Any]) -> None:
     for key, value in facts.items():
         if key == "rows":
+            if not value:
+                continue
             print()
             columns = list(value[0])
             cells = [[_text(row[column]) for column in columns] for row in value]

@@ -29,6 +29,7 @@ from twintrack_core.engine.tiles import (
 from twintrack_core.errors import RequestError, WorkError
 from twintrack_core.kernels.dispatch import Place, lut_with_invalid, report
 from twintrack_core.maps import CalibrationMap
+from twintrack_core.paths import require_new
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def apply(
     calibration_map
         The map; several members are averaged before it is looked up.
     path
-        Store to make. It must not exist, unless ``resume``.
+        Store to make. It must not exist, unless ``resume``; its folder must.
     resume
         Finish a store that the same map and input began; start it where nothing was begun.
     dtype
@@ -79,7 +80,7 @@ def apply(
     Raises
     ------
     RequestError
-        If ``path`` exists, or was begun by another run.
+        If ``path`` exists or its folder does not, or it was begun by another run.
     InvalidScoresError
         For scores that are not probabilities, naming case, place and count.
     StoreError
@@ -95,6 +96,9 @@ def apply(
     if on_invalid == "exclude":
         raise RequestError("A calibrated store cannot leave voxels out.", 'Allowed: on_invalid="error" or "clip".')
     kernels.get(kernel)
+    run = Run(workers, progress)
+    if not (resume and Path(path).exists()):
+        require_new(path)
     if Path(path).resolve().is_relative_to(cohort.path.resolve()):
         raise RequestError(f"{path} lies in the cohort it would be made from.", "Allowed: any path outside it.")
     source = {
@@ -121,16 +125,21 @@ def apply(
                     for batch in batches(case, tiles)
                 ]
                 finished.append(end(writer, name, ready, [relabel(task, ready) for task in tasks]))
-            compute(finished, Run(workers, progress), "applying")
+            compute(finished, run, "applying")
             writer.finish()
     except OSError as error:
         raise WorkError(
-            f"{path} cannot be written: {error.strerror or error}"
-            + (f" ({error.filename})." if error.filename else "."),
+            f"{path} cannot be written: {_reason(error)}.",
             None,
             "Make room or choose another place, then run again with --resume. The output is marked incomplete.",
         ) from error
     return open_cohort(path)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # of copytree, which collects (source, target, reason) of every file
+        return str(error.args[0][0][-1])
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def _prepare_case(

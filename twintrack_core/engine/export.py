@@ -17,7 +17,7 @@ from twintrack_core.cohort.images import write_volume
 from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort
 from twintrack_core.engine.run import Run, compute
-from twintrack_core.errors import RequestError, WorkError
+from twintrack_core.errors import InvalidScoresError, RequestError, WorkError
 from twintrack_core.maps import CalibrationMap
 
 
@@ -46,7 +46,7 @@ def export(
     Raises
     ------
     RequestError
-        If an image exists already.
+        If an image exists already, or ``folder`` is a file.
     WorkError
         If an image cannot be written.
     """
@@ -55,7 +55,10 @@ def export(
         case = cohort[name].read()
         # The mean of the members rounded to its code, as every other part of the package sees it.
         members = case.probability.ndim == 4
-        values = kernels.relabel(case.probability, CODE_VALUES.astype(np.float32), members=members, threads=1)
+        try:
+            values = kernels.relabel(case.probability, CODE_VALUES.astype(np.float32), members=members, threads=1)
+        except InvalidScoresError as error:
+            raise InvalidScoresError(f"Case {name}, {error.what}", error.allowed, error.action) from error
         return values, case.geometry
 
     _write_images(image, cohort.names, folder, suffix, threshold, Run(workers, progress), "exporting")
@@ -105,6 +108,8 @@ def _write_images(
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise RequestError(f"The threshold {threshold} is no probability.", "Allowed: 0 to 1.")
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise RequestError(f"{folder} is no folder.", "Allowed: a folder, or a path that does not exist.")
     paths = {name: Path(folder) / f"{name}.{suffix}" for name in names}
     existing = [str(path) for path in paths.values() if path.exists()]
     if existing:

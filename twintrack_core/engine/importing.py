@@ -8,6 +8,7 @@ from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort, CohortWriter, open_cohort
 from twintrack_core.engine.run import Run, compute
 from twintrack_core.errors import WorkError
+from twintrack_core.paths import require_new
 
 
 def import_cases(
@@ -20,14 +21,14 @@ def import_cases(
     reader
         Anything with ``case_names()`` and ``read(name)``: a reader of `cohort`, or a `Simulation`.
     path
-        Store to make; it must not exist.
+        Store to make; it must not exist, its folder must.
     workers
         Threads, all cores by default. Each holds one case.
 
     Raises
     ------
     RequestError
-        If ``path`` exists, or the reader lacks files.
+        If ``path`` exists or its folder does not, or the reader lacks files.
     ImageError, InvalidScoresError, InvalidVotesError
         For what the files hold, naming case and file. The store is left incomplete.
     WorkError
@@ -35,11 +36,13 @@ def import_cases(
     """
     from dask import delayed
 
+    run = Run(workers, progress)
+    require_new(path)
     names = reader.case_names()
     try:
         writer = CohortWriter(path, names)
         write = delayed(_import_case, pure=False)
-        compute([write(reader, name, writer) for name in names], Run(workers, progress), "importing")
+        compute([write(reader, name, writer) for name in names], run, "importing")
         writer.finish()
     except OSError as error:
         raise WorkError(

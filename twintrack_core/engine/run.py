@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,10 @@ class Run:
 
 
 def compute(tasks: Sequence[Any], run: Run, label: str) -> list[Any]:
-    """Compute Dask ``delayed`` tasks and return their results in order."""
+    """Compute Dask ``delayed`` tasks and return their results in order.
+
+    When a task fails, those that are running finish before its error is raised: nothing writes any more then.
+    """
     import dask
     from dask.callbacks import Callback
     from tqdm import tqdm
@@ -46,8 +50,9 @@ def compute(tasks: Sequence[Any], run: Run, label: str) -> list[Any]:
         def finished(_key: Any, _result: Any, _graph: Any, _state: Any, _worker: Any) -> None:
             bar.update()
 
-        with Callback(start_state=start, posttask=finished):
-            results = dask.compute(
-                *tasks, scheduler="threads", num_workers=run.workers or default_threads(), optimize_graph=False
-            )
+        with (
+            ThreadPoolExecutor(run.workers or default_threads()) as pool,
+            Callback(start_state=start, posttask=finished),
+        ):
+            results = dask.compute(*tasks, scheduler="threads", pool=pool, optimize_graph=False)
     return list(results)
