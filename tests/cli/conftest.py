@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +101,89 @@ def example(tmp_path_factory: pytest.TempPathFactory, import_arguments: Callable
     ):
         assert main(arguments) == 0
     return example
+
+
+def tree(*roots: Path, without: Path | None = None) -> dict[str, bytes]:
+    """Return the content of every file below some folders."""
+    files = (path for root in roots for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path): path.read_bytes() for path in files if without is None or not path.is_relative_to(without)}
+
+
+def check_message(err: str, *words: str) -> None:
+    """Check that ``err`` is one error as the command line should print it, with some words in it."""
+    lines = err.splitlines()
+    assert 1 <= len(lines) <= 3, err
+    assert lines[0].startswith("twintrack: "), err
+    assert "Traceback" not in err
+    assert "bug" not in err
+    for word in words:
+        assert word in err
+
+
+@pytest.fixture(scope="session", name="tree")
+def _tree() -> Callable[..., dict[str, bytes]]:
+    return tree
+
+
+@pytest.fixture(scope="session", name="check_message")
+def _check_message() -> Callable[..., None]:
+    return check_message
+
+
+@pytest.fixture
+def refused(twintrack: Callable[..., Outcome], example: Example, tmp_path: Path) -> Callable[..., None]:
+    """Run a command that must fail, and check its message, its exit code, what it leaves, and all other files."""
+
+    def check(*arguments: object, code: int, words: tuple[str, ...] = (), output: Path | None = None) -> None:
+        roots = (tmp_path, example.inputs.parent)
+        before = tree(*roots, without=output)
+        outcome = twintrack(*arguments)
+        check_message(outcome.err, *words)
+        assert outcome.code == code
+        assert outcome.out == ""
+        assert tree(*roots, without=output) == before
+        if output is not None and output.exists():
+            outcome = twintrack("info", output)
+            check_message(outcome.err, str(output), "is incomplete: writing it was cut off")
+            assert outcome.code == 1
+
+    return check
+
+
+@pytest.fixture
+def store_refused(refused: Callable[..., None], example: Example, tmp_path: Path) -> Callable[..., None]:
+    """Run every command that reads a store, or those named; each must refuse it."""
+
+    def check(store: Path, *commands: str, code: int, words: tuple[str, ...]) -> None:
+        output, folder = tmp_path / "output", tmp_path / "folder"
+        requests: dict[str, list[object]] = {
+            "info": [store],
+            "accumulate": [store, "-o", output],
+            "fit": [store, "-o", output],
+            "evaluate": [store],
+            "apply": [store, example.map, "-o", output],
+            # Of the one case that may be damaged, since cases before it may be exported.
+            "export": [store, folder] + (["--cases", "b"] if commands else []),
+        }
+        for command in commands or requests:
+            refused(command, *requests[command], code=code, words=words, output=None if command == "export" else output)
+            if output.exists():
+                shutil.rmtree(output)
+            assert not list(tmp_path.glob("folder/*"))
+
+    return check
+
+
+@pytest.fixture
+def folders(example: Example, tmp_path: Path) -> Path:
+    """A copy of the example's folders that a test may spoil."""
+    return Path(shutil.copytree(example.inputs, tmp_path / "inputs"))
+
+
+@pytest.fixture
+def store(example: Example, tmp_path: Path) -> Path:
+    """A copy of the example's cohort that a test may spoil."""
+    return Path(shutil.copytree(example.cohort, tmp_path / "cohort.zarr"))
 
 
 def _make_inputs(root: Path) -> None:

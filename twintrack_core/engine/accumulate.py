@@ -152,8 +152,8 @@ def _count_background(
         if isinstance(region, BoxRegion):
             inside -= region.overlap(box)
     if n == 0:
-        return _cells(np.zeros((2, N_CODES, 1), dtype=np.int64))
-    table = np.zeros((1, N_CODES, 1), dtype=np.int64)
+        return _cells(np.zeros((2, 1, N_CODES), dtype=np.int64))
+    table = np.zeros((1, 1, N_CODES), dtype=np.int64)
     score = background_score(case.probability)
     findings = kernels.get(kernel).accumulate(score, None, None, table, clip=on_invalid == "clip")
     report(findings, score, Place(f"Case {case.name}, the fill value of probability", (1,)), on_invalid)
@@ -165,7 +165,7 @@ def count_tiles(task: CountTask) -> Cells:
     kernel = kernels.get(task.kernel)
     clip = task.on_invalid == "clip"
     size = task.probability.shape[-3:]
-    table = np.zeros((2, N_CODES, 1 << task.n_raters), dtype=np.int64)
+    table = np.zeros((2, 1 << task.n_raters, N_CODES), dtype=np.int64)
     scratch = Scratch()
     for tile in task.tiles:
         box = tile_box(tile, task.tile_shape, size)
@@ -192,5 +192,5 @@ def count_tiles(task: CountTask) -> Cells:
 def _cells(table: npt.NDArray[np.int64]) -> Cells:
     flat = table.reshape(-1)
     places = np.flatnonzero(flat != 0)  # four times as quick as on the counts themselves
-    region, code, pattern = np.unravel_index(places, table.shape)
+    region, pattern, code = np.unravel_index(places, table.shape)
     return Cells(region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), flat[places])

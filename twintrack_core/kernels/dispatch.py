@@ -116,7 +116,7 @@ def count(
     clip = _check_policy(on_invalid) == "clip"
 
     def count_slab(start: int, stop: int) -> tuple[npt.NDArray[np.int64], Findings]:
-        table = np.zeros((2, N_CODES, 1 << n_raters), dtype=np.int64)
+        table = np.zeros((2, 1 << n_raters, N_CODES), dtype=np.int64)
         findings = backend.accumulate(
             np.ascontiguousarray(scores[:, start:stop]),
             None if flat_votes is None else flat_votes[start:stop],
@@ -132,7 +132,7 @@ def count(
     total = parts[0][0]
     for table, _ in parts[1:]:
         total += table
-    return total
+    return total.swapaxes(1, 2)
 
 
 def relabel(

@@ -5,8 +5,9 @@
 - ``scores``: (M, N) float16, float32 or uint8 (k / 255), C-contiguous. Members are averaged as `codes.mean_codes` does.
 - ``votes``: (N,) uint8 rater patterns, or None for a pattern of 0 everywhere.
 - ``region``: (N,) uint8, non-zero inside, or None for everything in the last plane of ``table``.
-- ``table``: (2, N_CODES, P) int64, or (1, N_CODES, P) with ``region=None``; counts are added to it. P is a power of
-  two.
+- ``table``: (2, P, N_CODES) int64, or (1, P, N_CODES) with ``region=None``; counts are added to it. P is a power of
+  two. Patterns come before codes because nearly all voxels share one or two patterns: their counts then lie together
+  in the cache.
 - ``clip``: scores outside [0, 1] are moved to the nearest end; NaN has none and stays invalid.
 
 ``relabel(scores, lut, out, *, clip)``

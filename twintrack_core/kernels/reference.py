@@ -19,14 +19,14 @@ def accumulate(
     *,
     clip: bool = False,
 ) -> Findings:
-    """Count voxels into ``table[region, code, pattern]``; see `twintrack_core.kernels.findings` for the contract."""
+    """Count voxels into ``table[region, pattern, code]``; see `twintrack_core.kernels.findings` for the contract."""
     codes, valid = mean_codes(scores, clip=clip)
     pattern = np.zeros(codes.shape, dtype=np.uint8) if votes is None else votes
     inside = np.ones(codes.shape, dtype=bool) if region is None else region != 0
-    known = pattern < table.shape[2]
+    known = pattern < table.shape[1]
     counted = valid & known
     plane = np.where(inside, len(table) - 1, 0)
-    np.add.at(table, (plane[counted], codes[counted], pattern[counted]), 1)
+    np.add.at(table, (plane[counted], pattern[counted], codes[counted]), 1)
     return Findings.of(valid, known)
 
 
