@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -42,23 +45,45 @@ def _share(arrays: Sequence[npt.NDArray[Any]], work: Callable[[Any], Any], threa
 
 
 def decode(cohort: Cohort, threads: int, *, parts: bool = True, encode: bool = False) -> None:
-    """Read and decode every written chunk, into one buffer per thread; with ``encode``, encode it again."""
+    """Read and decode every written chunk, into one buffer per task; with ``encode``, encode it again."""
+    _chunks(
+        cohort,
+        threads,
+        lambda array, chunk: array.codec.encode(chunk) if encode and array.codec else None,
+        parts=parts,
+    )
+
+
+def rewrite(cohort: Cohort, threads: int, folder: Path) -> None:
+    """Decode and encode the scores and write them, and copy the files of the rest, with nothing else around it."""
+    folder.mkdir()
+    names = itertools.count()
+    for case in cohort:
+        for part, array in case.parts.items():
+            shutil.copytree(array.path, folder / f"{case.name}-{part}")
+
+    def write(array: ChunkedArray, chunk: npt.NDArray[Any]) -> None:
+        if array.codec is not None:
+            (folder / str(next(names))).write_bytes(array.codec.encode(chunk))
+
+    _chunks(cohort, threads, write, parts=False)
+
+
+def _chunks(cohort: Cohort, threads: int, parts: bool, use: Callable[[ChunkedArray, npt.NDArray[Any]], object]) -> None:
+    def work(job: tuple[ChunkedArray, npt.NDArray[np.int64]]) -> None:
+        array, indices = job
+        chunk = Scratch().array("chunk", array.chunks, array.dtype)
+        for index in indices.tolist():
+            array.read_chunk(tuple(index), chunk)
+            use(array, chunk)
+
     jobs: list[tuple[ChunkedArray, npt.NDArray[np.int64]]] = []
     for case in cohort:
         for array in (case.probability, *(case.parts.values() if parts else ())):
             written = array.written()
             jobs += [(array, piece) for piece in np.array_split(written, max(1, len(written) // 64)) if len(piece)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda job: _decode(*job, encode=encode), jobs))
-
-
-def _decode(array: ChunkedArray, indices: npt.NDArray[np.int64], *, encode: bool) -> None:
-    scratch = Scratch()
-    chunk = scratch.array("chunk", array.chunks, array.dtype)
-    for index in indices.tolist():
-        array.read_chunk(tuple(index), chunk)
-        if encode and array.codec is not None:
-            array.codec.encode(chunk)
+        list(pool.map(work, jobs))
 
 
 def decoded_bytes(cohort: Cohort) -> int:

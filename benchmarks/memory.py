@@ -20,6 +20,7 @@ import timing
 import twintrack_core as tt
 
 _CASES = (1, 10, 100)
+_SHAPE = (160, 256, 256)
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
-    print(f"cases of {' x '.join(map(str, data.SHAPE))}, {arguments.workers} workers; {timing.machine()}\n")
+    print(f"cases of {' x '.join(map(str, _SHAPE))}, {arguments.workers} workers; {timing.machine()}\n")
     header = ("cohort", "cases", "accumulate MB", "seconds", "apply MB", "seconds")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         timing.print_table(
@@ -39,7 +40,7 @@ def main() -> None:
 def _cohorts(kind: str, folder: Path, workers: int) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for cases in _CASES:
-        cohort = data.cohort(kind, folder, cases)
+        cohort = data.cohort(kind, folder, cases, _SHAPE)
         calibration = folder / "map.json"
         if not calibration.exists():
             tt.fit(tt.accumulate(cohort)).save(calibration)

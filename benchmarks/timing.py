@@ -37,13 +37,22 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ratio(work: Callable[[], object], other: Callable[[], object], runs: int = 5) -> Ratio:
-    """Run both once to warm up, then in turn."""
-    work()
-    other()
-    pairs = [(seconds(work), seconds(other)) for _ in range(runs)]
-    ratios = [a / b for a, b in pairs]
-    return Ratio(statistics.median(a for a, _ in pairs), statistics.median(ratios), min(ratios), max(ratios))
+def ratio(
+    work: Callable[[], object],
+    other: Callable[[], object],
+    runs: int = 5,
+    before: Callable[[], object] = lambda: None,
+) -> Ratio:
+    """Run both once to warm up, then in turn; ``before`` is called, untimed, before each."""
+    pairs = []
+    for _ in range(runs + 1):
+        before()
+        first = seconds(work)
+        before()
+        pairs.append((first, seconds(other)))
+    before()
+    ratios = [a / b for a, b in pairs[1:]]
+    return Ratio(statistics.median(a for a, _ in pairs[1:]), statistics.median(ratios), min(ratios), max(ratios))
 
 
 def machine() -> str:

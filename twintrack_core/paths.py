@@ -1,8 +1,9 @@
-"""Paths of outputs: refused if they exist, before any work is done."""
+"""Paths of outputs: refused if they exist, before any work is done; and why writing one failed."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from twintrack_core.errors import RequestError
@@ -24,3 +25,10 @@ def require_new(path: str | os.PathLike[str]) -> Path:
     if not place.absolute().parent.is_dir():
         raise RequestError(f"{place} cannot be made.", "Allowed: a path in a folder that exists.")
     return place
+
+
+def reason(error: OSError) -> str:
+    """Say why the file system refused, and where if that is known."""
+    if isinstance(error, shutil.Error):  # of copytree, which collects (source, target, reason) of every file
+        return str(error.args[0][0][-1])
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")

@@ -20,7 +20,6 @@ pytest.importorskip("SimpleITK")
 Array = npt.NDArray[Any]
 Run = Callable[..., Any]
 Damage = Callable[[Path], object]
-BROKEN = "is incomplete: writing it was cut off"
 
 PROBABILITIES = "m1/b.npz"  # what most tests below spoil
 MASK = "r1/b.nii.gz"

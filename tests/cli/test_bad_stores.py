@@ -17,7 +17,6 @@ pytest.importorskip("SimpleITK")
 
 Array = npt.NDArray[Any]
 Run = Callable[..., Any]
-Damage = Callable[[Path], None]
 BROKEN = "is incomplete: writing it was cut off"
 
 COMMANDS = ("info", "accumulate", "fit", "evaluate", "apply", "export")
@@ -35,9 +34,9 @@ def edit_attributes(path: Path, **changes: Any) -> None:
     edit_json(path / "zarr.json", lambda document: document["attributes"]["twintrack"].update(changes))
 
 
-def handmade(path: Path, scores: Array, fill: float = 0.0, **attributes: Any) -> Path:
+def handmade(path: Path, scores: Array, fill: float = 0.0) -> Path:
     """Make a cohort of one case with zarr-python alone."""
-    described = {"format": "cohort", "version": 1, "cases": ["b"], "complete": True, **attributes}
+    described = {"format": "cohort", "version": 1, "cases": ["b"], "complete": True}
     root = zarr.create_group(str(path), attributes={"twintrack": described})
     geometry = {"origin": [0, 0, 0], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1]}
     case = {"raters": ["r"], "spacing_mm": [1, 1, 1], "geometry": geometry, "complete": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from twintrack_core.codes import N_CODES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch
 from twintrack_core.cohort.roi import BoxRegion, Region, parse_roi, region_of
 from twintrack_core.cohort.store import Cohort, StoredCase
-from twintrack_core.engine.run import Run, compute
+from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.engine.tiles import (
     Tile,
     background_score,
@@ -101,18 +102,13 @@ def accumulate(
     StoreError
         For damaged chunks.
     """
-    from dask import delayed
-
     rule = parse_roi(roi)
     kernels.get(kernel)
     run = Run(workers, progress)
-    names = list(cohort.names)
-    plan_case = delayed(_plan_case, pure=False)
-    plans: list[CasePlan] = compute(
-        [plan_case(cohort, name, str(rule), kernel, on_invalid) for name in names], run, "looking"
-    )
-    count = delayed(count_tiles, pure=False)
-    results = iter(compute([count(task) for plan in plans for task in plan.tasks], run, "counting"))
+    looks = [task(partial(_plan_case, cohort, name, str(rule), kernel, on_invalid)) for name in cohort.names]
+    plans: list[CasePlan] = compute(looks, run, "looking")
+    counts = [task(partial(count_tiles, work)) for plan in plans for work in plan.tasks]
+    results = iter(compute(counts, run, "counting"))
     statistics = {}
     for plan in plans:
         parts = [plan.background, *(next(results) for _ in plan.tasks)]
@@ -160,22 +156,22 @@ def _count_background(
     return _cells(np.concatenate([table * (n - inside), table * inside]))
 
 
-def count_tiles(task: CountTask) -> Cells:
-    """Count the tiles of a task."""
-    kernel = kernels.get(task.kernel)
-    clip = task.on_invalid == "clip"
-    size = task.probability.shape[-3:]
-    table = np.zeros((2, 1 << task.n_raters, N_CODES), dtype=np.int64)
+def count_tiles(work: CountTask) -> Cells:
+    """Count the tiles of a work."""
+    kernel = kernels.get(work.kernel)
+    clip = work.on_invalid == "clip"
+    size = work.probability.shape[-3:]
+    table = np.zeros((2, 1 << work.n_raters, N_CODES), dtype=np.int64)
     scratch = Scratch()
-    for tile in task.tiles:
-        box = tile_box(tile, task.tile_shape, size)
-        scores = read_scores(task.probability, box, scratch)
+    for tile in work.tiles:
+        box = tile_box(tile, work.tile_shape, size)
+        scores = read_scores(work.probability, box, scratch)
         shape = scores.shape[1:]
         votes = None
-        if task.votes is not None:
+        if work.votes is not None:
             votes = scratch.array("votes", shape, np.uint8)
-            task.votes.read(box, votes, scratch)
-        inside = task.region.inside(box, scratch)
+            work.votes.read(box, votes, scratch)
+        inside = work.region.inside(box, scratch)
         if isinstance(inside, bool):  # without a mask the kernel counts into the one plane it is given
             planes, mask = table[int(inside) :][:1], None
         else:
@@ -184,8 +180,8 @@ def count_tiles(task: CountTask) -> Cells:
         marks = None if votes is None else votes.reshape(-1)
         findings = kernel.accumulate(flat, marks, mask, planes, clip=clip)
         if any(findings[::2]):
-            place = Place(f"Case {task.case}, chunk {tile}", shape, tuple(s.start for s in box))
-            report(findings, flat, place, task.on_invalid, votes=marks, n_raters=task.n_raters)
+            place = Place(f"Case {work.case}, chunk {tile}", shape, tuple(s.start for s in box))
+            report(findings, flat, place, work.on_invalid, votes=marks, n_raters=work.n_raters)
     return _cells(table)
 
 

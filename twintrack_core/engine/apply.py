@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array
 from twintrack_core.cohort.store import Cohort, CohortWriter, create_array, open_cohort
-from twintrack_core.engine.run import Run, compute
+from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.engine.tiles import (
     Tile,
     background_score,
@@ -29,7 +30,7 @@ from twintrack_core.engine.tiles import (
 from twintrack_core.errors import RequestError, WorkError
 from twintrack_core.kernels.dispatch import Place, lut_with_invalid, report
 from twintrack_core.maps import CalibrationMap
-from twintrack_core.paths import require_new
+from twintrack_core.paths import reason, require_new
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,6 @@ def apply(
     WorkError
         If the output cannot be written, for example on a full disk.
     """
-    from dask import delayed
-
     output_dtype = np.dtype(dtype)
     if output_dtype not in SCORE_DTYPES:
         raise RequestError(f"A calibrated store cannot be {output_dtype}.", "Allowed: float16, float32, uint8.")
@@ -113,33 +112,32 @@ def apply(
         writer = CohortWriter(path, cohort.names, source=source, resume=resume)
         if not writer.finished:
             names = [name for name in cohort.names if not writer.has_case(name)]
-            prepare, relabel, end = (delayed(f, pure=False) for f in (_prepare_case, _relabel_tiles, _end_case))
             finished = []
             for name in names:
                 case = cohort[name]
                 shape, tiles = tile_shape(case), written_tiles(case)
-                ready = prepare(cohort, name, writer, lut, source, kernel)
                 folder = str(writer.path / name / "probability")
-                tasks = [
-                    RelabelTask(name, case.probability, folder, lut, shape, batch, kernel, on_invalid)
+                ready = task(partial(_prepare_case, cohort, name, writer, lut, source, kernel))
+                written = [
+                    task(
+                        partial(
+                            _relabel_tiles,
+                            RelabelTask(name, case.probability, folder, lut, shape, batch, kernel, on_invalid),
+                        ),
+                        ready,
+                    )
                     for batch in batches(case, tiles)
                 ]
-                finished.append(end(writer, name, ready, [relabel(task, ready) for task in tasks]))
+                finished.append(task(partial(_end_case, writer, name), ready, *written))
             compute(finished, run, "applying")
             writer.finish()
     except OSError as error:
         raise WorkError(
-            f"{path} cannot be written: {_reason(error)}.",
+            f"{path} cannot be written: {reason(error)}.",
             None,
             "Make room or choose another place, then run again with --resume. The output is marked incomplete.",
         ) from error
     return open_cohort(path)
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, shutil.Error):  # of copytree, which collects (source, target, reason) of every file
-        return str(error.args[0][0][-1])
-    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def _prepare_case(
@@ -168,22 +166,22 @@ def _prepare_case(
     create_array(folder / "probability", case.shape, lut.dtype, chunks=tile_shape(case), fill=fill[0].item())
 
 
-def _relabel_tiles(task: RelabelTask, _ready: None) -> None:
-    """Write the tiles of a task."""
-    kernel = kernels.get(task.kernel)
-    output = open_array(Path(task.output))
+def _relabel_tiles(work: RelabelTask, _ready: None) -> None:
+    """Write the tiles of a work."""
+    kernel = kernels.get(work.kernel)
+    output = open_array(Path(work.output))
     scratch = Scratch()
-    for tile in task.tiles:
-        box = tile_box(tile, task.tile_shape, output.shape)
-        scores = read_scores(task.probability, box, scratch)
+    for tile in work.tiles:
+        box = tile_box(tile, work.tile_shape, output.shape)
+        scores = read_scores(work.probability, box, scratch)
         shape = scores.shape[1:]
-        values = scratch.array("values", shape, task.lut.dtype)
+        values = scratch.array("values", shape, work.lut.dtype)
         flat = scores.reshape(len(scores), -1)
-        findings = kernel.relabel(flat, task.lut, values.reshape(-1), clip=task.on_invalid == "clip")
-        place = Place(f"Case {task.case}, chunk {tile}", shape, tuple(s.start for s in box))
-        report(findings, flat, place, task.on_invalid)
+        findings = kernel.relabel(flat, work.lut, values.reshape(-1), clip=work.on_invalid == "clip")
+        place = Place(f"Case {work.case}, chunk {tile}", shape, tuple(s.start for s in box))
+        report(findings, flat, place, work.on_invalid)
         output.write_chunk(tile, values, scratch)
 
 
-def _end_case(writer: CohortWriter, name: str, _ready: None, _written: Sequence[None]) -> None:
+def _end_case(writer: CohortWriter, name: str, *_done: None) -> None:
     writer.end_case(name)

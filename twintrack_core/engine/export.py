@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from twintrack_core.cohort.case import Geometry
 from twintrack_core.cohort.images import write_volume
 from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort
-from twintrack_core.engine.run import Run, compute
+from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.errors import InvalidScoresError, RequestError, WorkError
 from twintrack_core.maps import CalibrationMap
+from twintrack_core.paths import reason
 
 
 def export(
@@ -104,8 +106,6 @@ def _write_images(
     run: Run,
     label: str,
 ) -> None:
-    from dask import delayed
-
     if threshold is not None and not 0 <= threshold <= 1:
         raise RequestError(f"The threshold {threshold} is no probability.", "Allowed: 0 to 1.")
     if Path(folder).exists() and not Path(folder).is_dir():
@@ -127,8 +127,8 @@ def _write_images(
 
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        compute([delayed(write, pure=False)(name) for name in names], run, label)
+        compute([task(partial(write, name)) for name in names], run, label)
     except OSError as error:
         raise WorkError(
-            f"{folder} cannot be written: {error.strerror or error}.", None, "Make room or choose another place."
+            f"{folder} cannot be written: {reason(error)}.", None, "Make room or choose another place."
         ) from error

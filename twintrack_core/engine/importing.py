@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort, CohortWriter, open_cohort
-from twintrack_core.engine.run import Run, compute
+from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.errors import WorkError
-from twintrack_core.paths import require_new
+from twintrack_core.paths import reason, require_new
 
 
 def import_cases(
@@ -34,19 +35,16 @@ def import_cases(
     WorkError
         If the store cannot be written, for example on a full disk.
     """
-    from dask import delayed
-
     run = Run(workers, progress)
     require_new(path)
     names = reader.case_names()
     try:
         writer = CohortWriter(path, names)
-        write = delayed(_import_case, pure=False)
-        compute([write(reader, name, writer) for name in names], run, "importing")
+        compute([task(partial(_import_case, reader, name, writer)) for name in names], run, "importing")
         writer.finish()
     except OSError as error:
         raise WorkError(
-            f"{path} cannot be written: {error.strerror or error}.",
+            f"{path} cannot be written: {reason(error)}.",
             None,
             "Make room or choose another place, remove the incomplete store and run again.",
         ) from error

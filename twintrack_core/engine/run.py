@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,17 @@ class Run:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise RequestError(f"{self.workers} workers cannot work.", "Allowed: 1 or more.")
+
+
+def task(work: Callable[..., Any], *needs: Any) -> Any:
+    """Make a Dask task that calls ``work`` with the results of other tasks.
+
+    Everything else belongs into a `functools.partial`: Dask would search arguments for tasks, which takes longer than
+    scheduling does.
+    """
+    from dask import delayed
+
+    return delayed(work, pure=False, traverse=False)(*needs)
 
 
 def compute(tasks: Sequence[Any], run: Run, label: str) -> list[Any]:
