@@ -69,7 +69,9 @@ def rewrite(cohort: Cohort, threads: int, folder: Path) -> None:
     _chunks(cohort, threads, write, parts=False)
 
 
-def _chunks(cohort: Cohort, threads: int, parts: bool, use: Callable[[ChunkedArray, npt.NDArray[Any]], object]) -> None:
+def _chunks(
+    cohort: Cohort, threads: int, use: Callable[[ChunkedArray, npt.NDArray[Any]], object], *, parts: bool
+) -> None:
     def work(job: tuple[ChunkedArray, npt.NDArray[np.int64]]) -> None:
         array, indices = job
         chunk = Scratch().array("chunk", array.chunks, array.dtype)
