@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.cohort.case import Case
-from twintrack_core.cohort.store import Cohort, CohortWriter, open_cohort
+from twintrack_core.cohort.store import Cohort, open_cohort
+from twintrack_core.cohort.writer import CohortWriter
 
 KINDS = ("unwritten", "region", "softmax")
 SHAPE = (320, 512, 512)

@@ -17,7 +17,7 @@ from twintrack_core.errors import FitError, RequestError
 from twintrack_core.histogram import CohortStatistics, JointHistogram, RegionName
 from twintrack_core.staple import Staple, staple
 
-__all__ = ["BinnedTarget", "Staple", "staple", "target_values"]
+__all__ = ["BinnedTarget", "Staple", "check_target", "staple", "target_values"]
 
 _RATER = "rater:"
 
@@ -54,6 +54,18 @@ def target_values(histogram: JointHistogram, target: str) -> npt.NDArray[np.floa
     return numerator / denominator
 
 
+def check_target(target: str) -> None:
+    """Refuse the name of a target there is not; whether a case has the rater named is seen when it is fitted.
+
+    Raises
+    ------
+    RequestError
+        For an unknown target.
+    """
+    if target not in ("mhr", "majority", "staple") and not target.startswith(_RATER):
+        raise RequestError(f"There is no target {target!r}.", "Allowed: mhr, majority, staple, rater:NAME.")
+
+
 def _fraction(histogram: JointHistogram, target: str) -> tuple[npt.NDArray[np.int64], int]:
     """Return a target other than STAPLE as (2**R,) integers over one denominator, so that sums of it are exact."""
     n_raters = len(histogram.raters)
@@ -63,8 +75,7 @@ def _fraction(histogram: JointHistogram, target: str) -> tuple[npt.NDArray[np.in
         return marks, n_raters
     if target == "majority":
         return (2 * marks > n_raters).astype(np.int64), 1
-    if not target.startswith(_RATER):
-        raise RequestError(f"There is no target {target!r}.", "Allowed: mhr, majority, staple, rater:NAME.")
+    check_target(target)
     name = target.removeprefix(_RATER)
     if name not in histogram.raters:
         raise RequestError(

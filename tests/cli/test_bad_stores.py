@@ -157,7 +157,7 @@ def test_metadata_of_a_case(store_refused: Run, store: Path, what: str) -> None:
 def test_numbers_that_json_lacks(twintrack: Run, check_message: Run, store: Path) -> None:
     edit_attributes(store, source={"x": float("nan")})
     outcome = twintrack("info", store, "--json")
-    check_message(outcome.err, "JSON", "finite")
+    check_message(outcome.err, "NaN", "JSON")
     assert (outcome.code, outcome.out) == (1, "")
 
 

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.store import Cohort, CohortWriter, create_array, default_chunks, open_cohort
+from twintrack_core.cohort.store import Cohort, open_cohort
+from twintrack_core.cohort.writer import CohortWriter, create_array, default_chunks
 from twintrack_core.errors import GeometryError, RequestError, StoreError
 
 GEOMETRY = Geometry((2.5, 0.7, 0.8), (-10.0, 20.5, 1e3), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))

@@ -16,7 +16,8 @@ from scipy import ndimage
 
 import twintrack_core as tt
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.store import CohortWriter, open_cohort
+from twintrack_core.cohort.store import open_cohort
+from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 
 SPACING = (3.0, 1.0, 0.7)

@@ -12,7 +12,8 @@ import zarr
 
 import twintrack_core as tt
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.store import CohortWriter, open_cohort
+from twintrack_core.cohort.store import open_cohort
+from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.errors import InvalidScoresError, RequestError, StoreError, WorkError
 from twintrack_core.simulate import Simulation
 

@@ -24,9 +24,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.calibrators import fit, get
     from twintrack_core.paths import require_new
+    from twintrack_core.targets import check_target
 
     require_new(arguments.output)
     get(arguments.calibrator)  # before the pass over the voxels
+    check_target(arguments.target)
     statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
     fitted = fit(statistics, arguments.calibrator, target=arguments.target)
     fitted.save(arguments.output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.errors import GeometryError, StoreError
-
-_CASE_NAME = re.compile(r"\w[\w .+=@,()-]{0,199}")
+from twintrack_core.errors import GeometryError
 
 
 @dataclass(frozen=True)
@@ -87,20 +84,3 @@ def pack_votes(masks: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
     for bit, mask in enumerate(masks):
         votes |= (mask != 0).astype(np.uint8) << np.uint8(bit)
     return votes
-
-
-def check_case_name(name: object, where: str) -> str:
-    """Return ``name`` if it can safely be a folder of a store.
-
-    Raises
-    ------
-    StoreError
-        If it could leave the store or clash with Zarr's own names.
-    """
-    if isinstance(name, str) and _CASE_NAME.fullmatch(name) and not name.startswith("__") and name == name.strip(" ."):
-        return name
-    raise StoreError(
-        f"{where}: {name!r} cannot be the name of a case.",
-        "Allowed: 1 to 200 letters, digits, spaces and . _ - + = @ , ( ), starting with a letter, digit or _.",
-        "Rename the case's files.",
-    )

@@ -289,7 +289,7 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any]:
     try:
         if path.stat().st_size > limit:
             raise ValueError(f"it has more than {limit} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if not isinstance(content, dict):
             raise TypeError("it is not a JSON object")
     except FileNotFoundError:
@@ -297,6 +297,10 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}.", "Allowed: the JSON of a Zarr v3 store.") from error
     return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _sizes(values: Any, minimum: int) -> tuple[int, ...]:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from twintrack_core.cohort.case import check_case_name
 from twintrack_core.cohort.images import READ_SUFFIXES, image_suffix
 from twintrack_core.errors import RequestError
+from twintrack_core.names import check_case_name
 
 
 def folder_name(folder: Path) -> str:

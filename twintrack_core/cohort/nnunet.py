@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.cohort.case import Case, check_case_name
+from twintrack_core.cohort.case import Case
 from twintrack_core.cohort.folders import (
     cases_with_image,
     cases_with_suffix,
@@ -25,7 +25,7 @@ from twintrack_core.cohort.npz import ProbabilityFile, open_probabilities
 from twintrack_core.cohort.readers import Annotations
 from twintrack_core.cohort.scores import Invalid, ScoreCheck, block_slices, check_floor, check_on_invalid, to_float16
 from twintrack_core.errors import GeometryError, ImageError, InvalidScoresError, RequestError
-from twintrack_core.names import matching
+from twintrack_core.names import check_case_name, matching
 
 SUM_TOLERANCE = 5e-3
 """How far the classes of a voxel may sum from 1: float16 members stay well within."""

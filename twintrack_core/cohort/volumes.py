@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import UINT8_SCORES
-from twintrack_core.cohort.case import Case, check_case_name
+from twintrack_core.cohort.case import Case
 from twintrack_core.cohort.folders import cases_with_image, check_folders, common_cases, folder_name, get_image
 from twintrack_core.cohort.images import ImageInfo, check_geometry, read_info, read_volume
 from twintrack_core.cohort.readers import Annotations
 from twintrack_core.cohort.scores import Invalid, ScoreCheck, block_slices, check_floor, check_on_invalid, to_float16
 from twintrack_core.errors import ImageError, RequestError
-from twintrack_core.names import matching
+from twintrack_core.names import check_case_name, matching
 
 
 @dataclass(frozen=True)

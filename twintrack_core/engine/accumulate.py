@@ -157,7 +157,7 @@ def _count_background(
 
 
 def count_tiles(work: CountTask) -> Cells:
-    """Count the tiles of a work."""
+    """Count the tiles of a task."""
     kernel = kernels.get(work.kernel)
     clip = work.on_invalid == "clip"
     size = work.probability.shape[-3:]

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array
-from twintrack_core.cohort.store import Cohort, CohortWriter, create_array, open_cohort
+from twintrack_core.cohort.store import Cohort, open_cohort
+from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.engine.tiles import (
     Tile,
@@ -167,7 +168,7 @@ def _prepare_case(
 
 
 def _relabel_tiles(work: RelabelTask, _ready: None) -> None:
-    """Write the tiles of a work."""
+    """Write the tiles of a task."""
     kernel = kernels.get(work.kernel)
     output = open_array(Path(work.output))
     scratch = Scratch()

@@ -6,7 +6,8 @@ import os
 from functools import partial
 
 from twintrack_core.cohort.readers import Reader
-from twintrack_core.cohort.store import Cohort, CohortWriter, open_cohort
+from twintrack_core.cohort.store import Cohort, open_cohort
+from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.errors import WorkError
 from twintrack_core.paths import reason, require_new

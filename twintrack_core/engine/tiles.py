@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
 from twintrack_core.cohort.roi import MaskRegion, Region
-from twintrack_core.cohort.store import StoredCase, default_chunks
+from twintrack_core.cohort.store import StoredCase
+from twintrack_core.cohort.writer import default_chunks
 
 Tile = tuple[int, ...]
 """Index of a tile in the grid of a case."""

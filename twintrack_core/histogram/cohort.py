@@ -13,6 +13,7 @@ from typing import Any
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram.cells import concatenate
 from twintrack_core.histogram.joint import JointHistogram
+from twintrack_core.names import check_case_name
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,16 @@ class CohortStatistics:
     Raises
     ------
     RequestError
-        For names that are not non-empty strings.
+        For a rule that is no text.
+    StoreError
+        For names that cannot be those of cases, see `check_case_name`.
     """
 
     def __init__(self, cases: Mapping[str, CaseStatistics], roi: str = "full") -> None:
-        if not all(isinstance(name, str) and name for name in cases) or not isinstance(roi, str) or not roi:
-            raise RequestError(
-                f"The cases are named {list(cases)!r:.200}, the region of interest {roi!r:.80}.",
-                "Allowed: non-empty names.",
-            )
+        if not isinstance(roi, str) or not roi:
+            raise RequestError(f"The region of interest is {roi!r:.80}.", "Allowed: the rule that made the statistics.")
+        for name in cases:
+            check_case_name(name, "Statistics")
         self._cases = dict(sorted(cases.items()))
         self._roi = roi
 

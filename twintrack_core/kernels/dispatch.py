@@ -242,7 +242,7 @@ def report(
             f"{place.name}: {findings.invalid_scores} of {scores.shape[1]} scores are not probabilities; the first is "
             f"{members} at index {place.of(first)}.",
             "Allowed: finite values in [0, 1]." if on_invalid == "error" else "Allowed: anything but NaN.",
-            'Pass probabilities, not logits, or choose on_invalid="clip" or "exclude".',
+            'Pass probabilities, not logits; or, in Python, choose on_invalid="clip" or "exclude".',
         )
 
 

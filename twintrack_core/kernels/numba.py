@@ -111,8 +111,8 @@ def _compile(function: Callable[..., None], signature: Any) -> Callable[..., Non
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         compiled: Callable[..., None] = numba.njit([signature], cache=True, **options)(function)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):
+    except (RuntimeError, OSError) as error:  # no place for a cache, and a full disk under it
+        if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
             raise
         warnings.warn(
             f"Numba cannot write its cache ({error}), so kernels are compiled anew in every process. "
