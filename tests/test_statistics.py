@@ -123,9 +123,10 @@ def test_attributes_must_be_json(attributes: dict[str, Any]) -> None:
 
 
 def test_names_must_be_names() -> None:
-    with pytest.raises(RequestError, match="non-empty"):
-        CohortStatistics({"": case(0)})
-    with pytest.raises(RequestError, match="region of interest ''"):
+    for name in ("", "../x", "a/b"):
+        with pytest.raises(StoreError, match="cannot be the name of a case"):
+            CohortStatistics({name: case(0)})
+    with pytest.raises(RequestError, match="region of interest is ''"):
         CohortStatistics({}, roi="")
 
 
