@@ -230,3 +230,27 @@ def test_wrong_requests(arguments: dict[str, Any], words: str) -> None:
     request = {"probability": np.zeros(5), "votes": None, "roi": None, "n_raters": 2, **arguments}
     with pytest.raises(RequestError, match=words):
         kernels.count(**request)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cannot cache function"), OSError(28, "No space left on device")])
+def test_without_a_place_for_its_cache_numba_compiles_anyway(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    import numba
+
+    from twintrack_core.kernels import numba as backend
+
+    real = numba.njit
+
+    def njit(*arguments: Any, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    backend._accumulate.cache_clear()
+    scores = np.array([[0, 128, 255]], dtype=np.uint8)
+    tables = [np.zeros((1, 1, N_CODES), dtype=np.int64) for _ in range(2)]
+    with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR"):
+        backend.accumulate(scores, None, None, tables[0])
+    backend._accumulate.cache_clear()
+    reference.accumulate(scores, None, None, tables[1])
+    np.testing.assert_array_equal(tables[0], tables[1])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array
-from twintrack_core.cohort.store import Cohort, open_cohort
+from twintrack_core.cohort.store import Cohort, StoredCase, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.engine.tiles import (
@@ -112,25 +112,9 @@ def apply(
     try:
         writer = CohortWriter(path, cohort.names, source=source, resume=resume)
         if not writer.finished:
-            names = [name for name in cohort.names if not writer.has_case(name)]
-            finished = []
-            for name in names:
-                case = cohort[name]
-                shape, tiles = tile_shape(case), written_tiles(case)
-                folder = str(writer.path / name / "probability")
-                ready = task(partial(_prepare_case, cohort, name, writer, lut, source, kernel))
-                written = [
-                    task(
-                        partial(
-                            _relabel_tiles,
-                            RelabelTask(name, case.probability, folder, lut, shape, batch, kernel, on_invalid),
-                        ),
-                        ready,
-                    )
-                    for batch in batches(case, tiles)
-                ]
-                finished.append(task(partial(_end_case, writer, name), ready, *written))
-            compute(finished, run, "applying")
+            settings = _Settings(writer, lut, source, kernel, on_invalid)
+            left = [name for name in cohort.names if not writer.has_case(name)]
+            compute([_case_task(cohort, name, settings) for name in left], run, "applying")
             writer.finish()
     except OSError as error:
         raise WorkError(
@@ -141,30 +125,49 @@ def apply(
     return open_cohort(path)
 
 
-def _prepare_case(
-    cohort: Cohort,
-    name: str,
-    writer: CohortWriter,
-    lut: npt.NDArray[Any],
-    source: Mapping[str, Any],
-    kernel: str,
-) -> None:
-    """Make the case's group and its empty probability, and copy everything that a map does not change."""
+@dataclass(frozen=True, eq=False)
+class _Settings:
+    """What all cases of a run share."""
+
+    writer: CohortWriter
+    lut: npt.NDArray[Any]
+    source: Mapping[str, Any]
+    kernel: str
+    on_invalid: OnInvalid
+
+
+def _case_task(cohort: Cohort, name: str, settings: _Settings) -> Any:
+    """Make the task of one case: its group first, then its tiles, then its mark of completion."""
     case = cohort[name]
-    folder = writer.begin_case(
-        name,
+    output = str(settings.writer.path / name / "probability")
+    ready = task(partial(_prepare_case, case, settings))
+    written = []
+    for tiles in batches(case, written_tiles(case)):
+        work = RelabelTask(
+            name, case.probability, output, settings.lut, tile_shape(case), tiles, settings.kernel, settings.on_invalid
+        )
+        written.append(task(partial(_relabel_tiles, work), ready))
+    return task(partial(_end_case, settings.writer, name), ready, *written)
+
+
+def _prepare_case(case: StoredCase, settings: _Settings) -> None:
+    """Make the case's group and its empty probability, and copy everything that a map does not change."""
+    folder = settings.writer.begin_case(
+        case.name,
         raters=case.raters,
         geometry=case.geometry,
         attributes=case.attributes,
-        source={**source, "case": dict(case.source)},
+        source={**settings.source, "case": dict(case.source)},
     )
     for part in case.parts:
         shutil.copytree(Path(case.path) / part, folder / part)
-    fill = np.empty(1, dtype=lut.dtype)
+    fill = np.empty(1, dtype=settings.lut.dtype)
     score = background_score(case.probability)
-    findings = kernels.get(kernel).relabel(score, lut, fill)
-    report(findings, score, Place(f"Case {name}, the fill value of probability", (1,)), "error")
-    create_array(folder / "probability", case.shape, lut.dtype, chunks=tile_shape(case), fill=fill[0].item())
+    clip = settings.on_invalid == "clip"
+    findings = kernels.get(settings.kernel).relabel(score, settings.lut, fill, clip=clip)
+    place = Place(f"Case {case.name}, the fill value of probability", (1,))
+    report(findings, score, place, settings.on_invalid)
+    create_array(folder / "probability", case.shape, fill.dtype, chunks=tile_shape(case), fill=fill[0].item())
 
 
 def _relabel_tiles(work: RelabelTask, _ready: None) -> None:
