@@ -268,7 +268,7 @@ def test_bad_arrays_are_refused() -> None:
     raters[1] = 0
     with pytest.raises(RequestError, match="there are 2 names"):
         JointHistogram.from_arrays(scores, raters, rater_names=NAMES[:2])
-    with pytest.raises(RequestError, match="votes has shape"):
+    with pytest.raises(RequestError, match="raters has shape"):
         JointHistogram.from_arrays(scores[0], raters)
     with pytest.raises(RequestError, match="votes=None"):
         JointHistogram.from_arrays(scores, raters[:0])
@@ -281,3 +281,11 @@ def test_bad_arrays_are_refused() -> None:
         JointHistogram.from_arrays(scores, raters)
     excluded = JointHistogram.from_arrays(scores, raters, on_invalid="exclude")
     assert excluded.n_voxels == scores.size - 1
+
+
+def test_counts_do_not_wrap_around() -> None:
+    with pytest.raises(RequestError, match=r"2\^63"):
+        JointHistogram.from_cells([0, 0], [0, 0], [0, 0], [2**63 - 1] * 2, ["ann"])
+    half = JointHistogram.from_cells([0], [0], [0], [2**62], ["ann"])
+    with pytest.raises(RequestError, match=r"2\^63"):
+        half + half

@@ -120,6 +120,7 @@ class CalibrationMap:
         *,
         members: bool = False,
         dtype: npt.DTypeLike | None = None,
+        threads: int | None = None,
         on_invalid: OnInvalid = "error",
     ) -> Any:
         """Calibrate scores.
@@ -133,6 +134,8 @@ class CalibrationMap:
             The first axis is the ensemble's; its members are averaged first.
         dtype
             Of the result: float16, float32, float64 or uint8. By default that of ``scores``; float32 for uint8.
+        threads
+            For NumPy arrays; all cores by default.
         on_invalid
             What to do with invalid scores: "error", "clip", or "exclude", which makes them NaN.
 
@@ -150,7 +153,7 @@ class CalibrationMap:
         """
         module = type(scores).__module__
         if module in ("numpy", "builtins"):
-            return self._call_numpy(scores, members, dtype, on_invalid)
+            return self._call_numpy(scores, members, dtype, threads, on_invalid)
         apply = _array_types.get(module.partition(".")[0])
         if apply is None:
             raise RequestError(
@@ -160,12 +163,14 @@ class CalibrationMap:
             )
         return apply(self, scores, members=members, dtype=dtype, on_invalid=on_invalid)
 
-    def _call_numpy(self, scores: Any, members: bool, dtype: npt.DTypeLike | None, on_invalid: OnInvalid) -> Any:
+    def _call_numpy(
+        self, scores: Any, members: bool, dtype: npt.DTypeLike | None, threads: int | None, on_invalid: OnInvalid
+    ) -> Any:
         array = np.asarray(scores)
         if not isinstance(scores, np.ndarray | np.generic) and array.dtype == np.int_:
             array = array.astype(np.float64)  # 0 and 1 among Python numbers are scores
         lut = self.table_as(output_dtype(array.dtype, dtype))
-        return kernels.relabel(array, lut, members=members, on_invalid=on_invalid)[()]
+        return kernels.relabel(array, lut, members=members, threads=threads, on_invalid=on_invalid)[()]
 
     def to_json(self) -> str:
         """Return the map as canonical JSON, one knot a line: equal maps give equal text."""
@@ -229,7 +234,7 @@ def load_map(path: str | os.PathLike[str]) -> CalibrationMap:
 
 
 class ApplyMap(Protocol):
-    """How a map is applied to arrays of some library; the arguments are those of `CalibrationMap.__call__`."""
+    """How a map is applied to arrays of some library: `CalibrationMap.__call__`, but for ``threads``."""
 
     def __call__(
         self,

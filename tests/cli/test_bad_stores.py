@@ -79,6 +79,15 @@ def test_a_store_that_was_cut_off(store_refused: Run, store: Path) -> None:
     store_refused(store, code=1, words=(str(store), BROKEN))
 
 
+def test_info_of_a_store_that_was_cut_off(twintrack: Run, store: Path) -> None:
+    edit_attributes(store, complete=False)
+    edit_attributes(store / "b", complete=False)
+    outcome = twintrack("info", store, "--json")
+    facts = json.loads(outcome.out)
+    assert (outcome.code, facts["complete"], facts["cases"], facts["complete_cases"]) == (1, False, 3, 2)
+    assert [row["case"] for row in facts["rows"]] == ["a", "c"]
+
+
 def test_a_case_that_is_missing(store_refused: Run, store: Path) -> None:
     shutil.rmtree(store / "b")
     store_refused(store, *COMMANDS, code=1, words=("case b is missing",))

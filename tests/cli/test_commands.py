@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -397,6 +399,20 @@ def test_nothing_heavy_is_loaded(twintrack_process: Run) -> None:
         *(["twintrack", name] for name in COMMANDS),
         ["twintrack", "[-h]"],
     ]
+
+
+def test_cases_a_map_was_fitted_to_are_noted(twintrack: Run, example: Any) -> None:
+    outcome = twintrack("evaluate", example.statistics, "--map", example.map)
+    assert outcome.notes.startswith(f"twintrack: note: 3 of 3 cases have names of cases that {example.map} was fitted")
+    assert twintrack("evaluate", example.statistics).notes == ""
+
+
+def test_a_pipe_that_closes_is_no_error(example: Any) -> None:
+    command = f"{sys.executable} -c 'import sys; from twintrack_core.cli import main; sys.exit(main())'"
+    done = subprocess.run(
+        f"{command} info {example.cohort} --json | head -1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("{", "")
 
 
 def test_a_real_process(twintrack_process: Run, example: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twintrack_core.cohort import nifti
+from twintrack_core.cohort import compressed, nifti
 from twintrack_core.cohort.case import Geometry
 from twintrack_core.cohort.images import ImageInfo, check_geometry, read_info, read_volume, write_volume
 from twintrack_core.errors import GeometryError, ImageError, RequestError, WorkError
@@ -209,11 +209,151 @@ def test_damaged_gzip_and_junk_are_refused(tmp_path: Path) -> None:
 
 def test_header_that_announces_more_than_memory_holds(tmp_path: Path) -> None:
     path = tmp_path / "a.mha"
-    write_volume(path, ramp(), Geometry())
-    path.write_bytes(path.read_bytes().replace(b"DimSize = 4 3 2", b"DimSize = 400000 300000 200000"))
-    assert read_info(path).shape == (200000, 300000, 400000)
-    with pytest.raises(ImageError, match="cannot be read as an image"):
+    for packed, words in ((True, "does not hold the"), (False, "cannot be read as an image")):
+        sitk.WriteImage(sitk.GetImageFromArray(ramp()), str(path), useCompression=packed)
+        path.write_bytes(path.read_bytes().replace(b"DimSize = 4 3 2", b"DimSize = 400000 300000 200000"))
+        assert read_info(path).shape == (200000, 300000, 400000)
+        with pytest.raises(ImageError, match=words):
+            read_volume(path)
+
+
+# Compressed voxels, whose checksums ITK does not compare
+
+
+def mask_and_bytes(folder: Path, suffix: str) -> tuple[npt.NDArray[np.uint8], Path, bytes]:
+    """Write a compressed mask; return it, the file with its voxels, and that file's bytes."""
+    mask = (np.random.default_rng(1).random((8, 9, 10)) > 0.5).astype(np.uint8)
+    save(folder / f"a{suffix}", mask, oblique())
+    data = folder / ("a.zraw" if suffix == ".mhd" else f"a{suffix}")
+    return mask, data, data.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nii.gz"])
+def test_damaged_compressed_voxels_are_refused_or_read_right(tmp_path: Path, suffix: str) -> None:
+    mask, path, data = mask_and_bytes(tmp_path, suffix)
+    start = max(0, data.find(b"LOCAL\n") + 6, data.find(b"\n\n") + 2) if suffix in (".mha", ".nrrd") else 0
+    refused = 0
+    rng = np.random.default_rng(2)
+    places = range(start, len(data), 2)
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = read_volume(tmp_path / f"a{suffix}")[0]
+        except ImageError as error:
+            assert len(str(error).splitlines()[0]) < 400  # noqa: PT017 - either outcome is right
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found, mask)
+    assert refused > 0.9 * len(places)  # most of the file matters
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], mask)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_compressed_voxels_of_another_size_are_refused(tmp_path: Path, suffix: str) -> None:
+    _, path, data = mask_and_bytes(tmp_path, suffix)
+    for wrong in (b"10 9 7", b"10 9 9", b"1 1 1"):
+        path.write_bytes(data.replace(b"10 9 8", wrong))
+        with pytest.raises(ImageError, match="does not hold the"):
+            read_volume(path)
+
+
+def test_compressed_voxels_in_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in (1, 16):
+        monkeypatch.setattr(compressed, "_READ_BYTES", block)
+        for suffix in (".mha", ".mhd", ".nrrd"):
+            mask, _, _ = mask_and_bytes(tmp_path, suffix)
+            np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], mask)
+
+
+def test_other_ways_to_write_a_compressed_header(tmp_path: Path) -> None:
+    mask, path, data = mask_and_bytes(tmp_path, ".mha")
+    size = data[data.index(b"CompressedDataSize") :].splitlines(keepends=True)[0]
+    for changed in (data.replace(b"ressedData = True", b"ressedData: true"), data + b"\0\0"):
+        path.write_bytes(changed)
+        np.testing.assert_array_equal(read_volume(path)[0], mask)
+    path.write_bytes(data.replace(size, b"CompressedDataSize = 40\n"))
+    with pytest.raises(ImageError, match="end early"):
         read_volume(path)
+    for missing in (b"", b"CompressedDataSize = 0\n", b"CompressedDataSize = 2e2\n"):
+        path.write_bytes(data.replace(size, missing))
+        with pytest.raises(ImageError, match="CompressedDataSize is"):
+            read_volume(path)
+    mask, path, data = mask_and_bytes(tmp_path, ".nrrd")
+    header, packed = data.split(b"\n\n", 1)
+    voxels = gzip.decompress(packed)
+    parts = gzip.compress(voxels[:100]) + gzip.compress(voxels[100:])
+    for changed in (data.replace(b"encoding: gzip", b"Encoding: GZ"), header + b"\n\n" + parts):
+        path.write_bytes(changed)
+        np.testing.assert_array_equal(read_volume(path)[0], mask)
+
+
+@pytest.mark.parametrize("field", [b"byte skip: 3", b"line skip: 1", b"data file: LIST", b"data file: a%d.gz 1 2 1"])
+def test_compressed_voxels_that_cannot_be_checked_are_refused(tmp_path: Path, field: bytes) -> None:
+    _, path, data = mask_and_bytes(tmp_path, ".nrrd")
+    path.write_bytes(data.replace(b"encoding: gzip", b"encoding: gzip\n" + field))
+    with pytest.raises(ImageError, match="several files or behind skipped bytes"):
+        compressed.check(path, 720)
+
+
+def test_missing_compressed_voxels(tmp_path: Path) -> None:
+    mask_and_bytes(tmp_path, ".mhd")
+    (tmp_path / "a.zraw").unlink()
+    with pytest.raises(ImageError, match=r"a\.zraw cannot be read: No such file"):
+        read_volume(tmp_path / "a.mhd")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_a_file_that_was_written_wrong_is_not_kept(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_damage(image: Any, name: str, **options: Any) -> None:
+        write(image, name, **options)
+        data = bytearray(Path(name).read_bytes())
+        data[-12] ^= 1
+        Path(name).write_bytes(data)
+
+    write = sitk.WriteImage
+    monkeypatch.setattr(sitk, "WriteImage", write_and_damage)
+    with pytest.raises(WorkError, match="could not be written completely"):
+        write_volume(tmp_path / f"a{suffix}", np.ones((4, 5, 6), np.uint8), oblique())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -1.0, 0.0, 347.0, 2.0**24 + 2, 1e12, 1e30])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_offsets_that_make_no_sense(tmp_path: Path, offset: float, suffix: str) -> None:
+    save(tmp_path / "good.nii", ramp(), oblique())
+    data = bytearray((tmp_path / "good.nii").read_bytes())
+    struct.pack_into("<f", data, 108, offset)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    with pytest.raises(ImageError, match="vox_offset is"):
+        nifti.scan(path, 24)
+    with pytest.raises(ImageError):
+        read_volume(path)
+
+
+def test_a_nifti_offset_beyond_the_file(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii", ramp(), oblique())
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<f", data, 108, 2.0**24)
+    (tmp_path / "a.nii").write_bytes(data)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(data))
+    for name in ("a.nii", "a.nii.gz"):
+        with pytest.raises(ImageError, match="holds 0 of 96 bytes"):
+            nifti.scan(tmp_path / name, 24)
+
+
+def test_nifti_bits_that_are_not_those_of_the_voxel_type(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii", ramp()[:, :, :3], oblique())
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<h", data, 72, 8)  # float32 of one byte
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(ImageError, match="damaged NIfTI header"):
+        read_volume(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 400, bytes(10), struct.pack("<i", 348) + bytes(344)])

@@ -251,7 +251,7 @@ def test_overshoots_can_be_clipped(folders: Path) -> None:
     save_member(folders / "m0", "a", values)
     with pytest.raises(InvalidScoresError, match="4 of 240") as caught:
         reader(folders).read("a")
-    assert "clip" in str(caught.value.action)
+    assert 'in Python, choose on_invalid="clip"' in str(caught.value.action)
     case = reader(folders, members=("m0",), on_invalid="clip").read("a")
     assert case.probability[0, 0, :2].tolist() == [0, 1]
     assert case.source["on_invalid"] == "clip"
@@ -297,7 +297,14 @@ def test_flipped_regions_are_refused(folders: Path) -> None:
     values = sigmoid(0)
     save_member(folders / "m0", "a", values[:, :, ::-1], (values > 0.5).sum(axis=0))
     with pytest.raises(ImageError, match="arg-max"):
-        reader(folders, members=("m0",), regions=True).read("a")
+        reader(folders, members=("m0",), regions=True, classes=(0,)).read("a")
+
+
+def test_no_region_is_chosen_silently(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="No region is chosen") as caught:
+        NnunetReader((tmp_path,), regions=True)
+    assert "regions count from 0" in str(caught.value.allowed)
+    assert "--class" in str(caught.value.action)
 
 
 def test_regions_are_not_summed(tmp_path: Path) -> None:
@@ -315,10 +322,10 @@ def test_flipped_axes(folders: Path, axis: int) -> None:
     save_member(folders / "m0", "a", values)
     words = r"Case a: the arg-max of .*m1/a\.npz agrees with .*m1/a\.nii\.gz in \d\d\.\d+ % of all"
     with pytest.raises(ImageError, match=words) as caught:
-        reader(folders).read("a")
+        reader(folders, classes=(1,)).read("a")
     assert "flipped" in str(caught.value.action)
     assert "--no-check-argmax" in str(caught.value.action)
-    unchecked = reader(folders, check_argmax=False).read("a")
+    unchecked = reader(folders, classes=(1,), check_argmax=False).read("a")
     assert unchecked.source["check_argmax"] is False
 
 
@@ -352,6 +359,10 @@ def test_classes_equal_up_to_rounding_agree_with_either(folders: Path) -> None:
     values[1, ::2] += np.float16(2**-11)
     for segmentation in (np.zeros(SHAPE), np.ones(SHAPE)):
         save_member(folders / "m0", "a", values, segmentation)
+        np.testing.assert_array_equal(reader(folders, members=("m0",)).read("a").probability, values[1])
+    values[1] += np.float16(2**-9)  # beyond rounding: now only class 1 is the largest
+    save_member(folders / "m0", "a", values, np.zeros(SHAPE))
+    with pytest.raises(ImageError, match="arg-max"):
         reader(folders, members=("m0",)).read("a")
 
 
@@ -449,6 +460,13 @@ def test_geometry_differs(folders: Path, folder: str) -> None:
     save_mask(folders / folder, "a", mask, moved)
     with pytest.raises(GeometryError, match=rf"Case a: origin .*\(10, -20, 31\) in .*{folder}/a.*\(10, -20, 30\.5\)"):
         reader(folders).read("a")
+
+
+def test_one_of_several_classes_is_not_chosen_silently(folders: Path) -> None:
+    save_member(folders / "m0", "a", softmax(0, 3))
+    with pytest.raises(RequestError, match="has 3 classes, and none was chosen") as caught:
+        reader(folders, members=("m0",)).read("a")
+    assert "--class" in str(caught.value.action)
 
 
 def test_classes_differ_between_members(folders: Path) -> None:

@@ -51,6 +51,17 @@ def test_geometry_differs(folders: Path, folder: str) -> None:
         source.read("a")
 
 
+def test_each_rater_has_a_bit(folders: Path) -> None:
+    names = tuple(f"r{i}" for i in range(8))
+    masks = np.random.default_rng(3).integers(0, 2, (8, *SHAPE))
+    for name, mask in zip(names, masks, strict=True):
+        save(folders / name, "a", mask)
+    votes = reader(folders, raters=names).read("a").votes
+    assert votes is not None
+    assert votes.dtype == np.uint8
+    np.testing.assert_array_equal(votes, np.packbits(masks.astype(bool), axis=0, bitorder="little")[0])
+
+
 def test_missing_rater(folders: Path) -> None:
     (folders / "r1" / "a.nii.gz").unlink()
     for call in (reader(folders).case_names, lambda: reader(folders).read("a")):

@@ -142,6 +142,20 @@ def test_label_maps_are_not_probabilities(tmp_path: Path) -> None:
         reader(tmp_path, "p").read("a")
 
 
+def test_a_mask_is_not_taken_for_uint8_probabilities(tmp_path: Path) -> None:
+    mask = (scores(0) > 0.5).astype(np.uint8)
+    save(tmp_path / "p" / "a.nii", mask)
+    save(tmp_path / "q" / "a.nii", scores(0))
+    for names in (("p",), ("q", "p")):
+        with pytest.raises(InvalidScoresError, match=r"Case a: .*p/a\.nii looks like a mask") as caught:
+            reader(tmp_path, *names).read("a")
+    assert "0 to 255, meaning k / 255" in str(caught.value.allowed)
+    assert "--rater" in str(caught.value.action)
+    for allowed in (mask * 0, mask * 2, mask * 255):
+        save(tmp_path / "p" / "a.nii", allowed)
+        np.testing.assert_array_equal(reader(tmp_path, "p").read("a").probability, allowed)
+
+
 def test_geometry_and_size_of_members_differ(tmp_path: Path) -> None:
     save(tmp_path / "p0" / "a.nii", scores(0))
     save(tmp_path / "p1" / "a.nii", scores(0), Geometry((4.0, 0.5, 0.7), GEOMETRY.origin, GEOMETRY.direction))

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 import twintrack_core as tt
 from twintrack_core.cohort.case import Case, Geometry
+from twintrack_core.cohort.chunks import ChunkedArray
 from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
@@ -235,4 +236,36 @@ def test_rules_that_need_what_a_case_lacks(tmp_path: Path) -> None:
         tt.accumulate(cohort, roi="boxes")
     with pytest.raises(RequestError, match="workers"):
         tt.accumulate(cohort, workers=0)
+    with pytest.raises(RequestError, match="Exclude"):
+        tt.accumulate(cohort, on_invalid="Exclude")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="open_cohort"):
+        tt.accumulate("c.zarr")  # type: ignore[arg-type]
     assert tt.accumulate(cohort)["bare"].histogram.raters == ()
+
+
+def test_a_chunk_larger_than_the_tiles_is_decoded_once_for_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case("c", (32, 64, 64), 1, 2, seed=1)
+    path = tmp_path / "c.zarr"
+    write(path, case)
+    parts: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("probability", case.probability, (8, 16, 16)),
+        ("votes", case.votes, (32, 64, 64)),
+    ]
+    for name, values, chunks in parts:
+        array = zarr.create_array(
+            store=str(path / "c" / name), shape=(32, 64, 64), chunks=chunks, dtype=values.dtype, overwrite=True
+        )
+        array[...] = values
+    read = ChunkedArray.read_chunk
+    decoded: list[str] = []
+
+    def counted(self: ChunkedArray, index: tuple[int, ...], out: npt.NDArray[Any]) -> bool:
+        decoded.append(self.path)
+        return read(self, index, out)
+
+    monkeypatch.setattr(ChunkedArray, "read_chunk", counted)
+    assert tt.accumulate(open_cohort(path))["c"].histogram == whole(case, "full")
+    assert sum(path.endswith("votes") for path in decoded) == 1
+    assert len(decoded) > 2

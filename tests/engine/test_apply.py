@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import zarr
 
@@ -33,11 +34,21 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
+def by_hand(members: npt.NDArray[Any], fitted: tt.CalibrationMap) -> npt.NDArray[np.float64]:
+    """The map of the members' mean in plain NumPy."""
+    total = np.zeros(members.shape[1:], dtype=np.float32)
+    for member in members:
+        total += member.astype(np.float32)
+    mean = (total / np.float32(len(members))).astype(np.float16)
+    return np.interp(mean.astype(np.float64), fitted.score, fitted.value)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
 def test_voxels_are_those_of_the_map(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path, dtype: str) -> None:
     calibrated = tt.apply(cohort, fitted, tmp_path / "out.zarr", dtype=dtype)
     for case in cohort:
-        expected = fitted(case.read().probability, members=True, dtype=dtype)
+        values = by_hand(case.read().probability, fitted)
+        expected = np.rint(values * 255).astype(np.uint8) if dtype == "uint8" else values.astype(dtype)
         found = calibrated[case.name].read()
         np.testing.assert_array_equal(found.probability, expected)
         np.testing.assert_array_equal(zarr.open_array(f"{calibrated.path}/{case.name}/probability")[:], expected)
@@ -113,6 +124,14 @@ def test_runs_do_not_mix(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path:
     with pytest.raises(RequestError, match="another run"):
         tt.apply(cohort, other, tmp_path / "out.zarr", resume=True)
     with pytest.raises(RequestError, match="another run"):
+        tt.apply(cohort, fitted, tmp_path / "out.zarr", resume=True, on_invalid="clip")
+    another = tt.import_cases(
+        Simulation(cases=3, shape=(48, 160, 160), raters=3, members=2, seed=2), tmp_path / "another.zarr"
+    )
+    assert another.names == cohort.names
+    with pytest.raises(RequestError, match="another run"):
+        tt.apply(another, fitted, tmp_path / "out.zarr", resume=True)
+    with pytest.raises(RequestError, match="another run"):
         tt.apply(cohort.select(["case000"]), fitted, tmp_path / "out.zarr", resume=True)
     assert tree(tmp_path / "out.zarr") == before
 
@@ -176,3 +195,46 @@ def test_a_full_disk_is_named_and_can_be_resumed(
     tt.apply(cohort, fitted, tmp_path / "whole.zarr")
     tt.apply(cohort, fitted, tmp_path / "out.zarr", resume=True)
     assert tree(tmp_path / "out.zarr") == tree(tmp_path / "whole.zarr")
+
+
+def test_a_fill_value_that_no_voxel_has_is_not_looked_at(fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    # xarray writes NaN as the fill value of floats.
+    writer = CohortWriter(tmp_path / "c.zarr", ["full", "gap"])
+    scores = np.full((4, 6, 6), 0.5, dtype=np.float32)
+    for name in writer.names:
+        writer.write_case(Case(name=name, probability=scores))
+        array = zarr.create_array(
+            store=str(tmp_path / "c.zarr" / name / "probability"),
+            shape=scores.shape,
+            chunks=(2, 6, 6),
+            dtype="float32",
+            fill_value=np.nan,
+            overwrite=True,
+        )
+        array[: 4 if name == "full" else 2] = 0.5
+    writer.finish()
+    cohort = open_cohort(tmp_path / "c.zarr")
+    calibrated = tt.apply(cohort.select(["full"]), fitted, tmp_path / "full.zarr")
+    np.testing.assert_array_equal(calibrated["full"].read().probability, np.float16(fitted(0.5)))
+    with pytest.raises(InvalidScoresError, match="Case gap, the fill value"):
+        tt.apply(cohort.select(["gap"]), fitted, tmp_path / "gap.zarr")
+
+
+def test_a_read_only_input_gives_a_writable_output(fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    simulation = Simulation(cases=1, shape=(16, 32, 32), raters=2, members=1)
+    cohort = tt.import_cases(simulation, tmp_path / "c.zarr")
+    for path in cohort.path.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        tt.apply(cohort, fitted, tmp_path / "out.zarr")
+    finally:
+        for path in cohort.path.rglob("*"):
+            path.chmod(0o755)
+    assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "out.zarr").rglob("*"))
+
+
+def test_scores_are_not_calibrated_twice(cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    calibrated = tt.apply(cohort, fitted, tmp_path / "once.zarr")
+    with pytest.raises(RequestError, match="calibrated already"):
+        tt.apply(calibrated, fitted, tmp_path / "twice.zarr")
+    assert not (tmp_path / "twice.zarr").exists()

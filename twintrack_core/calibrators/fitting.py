@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twintrack_core.calibrators import registry
-from twintrack_core.errors import FitError
+from twintrack_core.errors import FitError, RequestError
 from twintrack_core.histogram import CohortStatistics, JointHistogram
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.targets import BinnedTarget
@@ -42,6 +42,12 @@ def fit(
     cases: tuple[str, ...] = ()
     if isinstance(statistics, JointHistogram):
         binned = BinnedTarget.from_histogram(statistics, target)
+    elif not isinstance(statistics, CohortStatistics):
+        raise RequestError(
+            f"A {type(statistics).__name__} cannot be fitted.",
+            "Allowed: CohortStatistics or a JointHistogram.",
+            "Accumulate a cohort first.",
+        )
     else:
         binned = BinnedTarget.from_statistics(statistics, target)
         roi, cases = statistics.roi, statistics.names

@@ -6,7 +6,7 @@ import argparse
 
 from twintrack_core.cli._shared import add_cases, add_workers, case_patterns
 from twintrack_core.cli.export_command import add_image_options
-from twintrack_core.cli.import_command import add_nnunet
+from twintrack_core.cli.import_command import add_floor, add_nnunet
 
 HELP = "calibrate new nnU-Net predictions, folder to folder"
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("map", metavar="MAP", help="map.json")
     add_nnunet(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the images")
+    add_floor(parser)
     add_image_options(parser)
     add_cases(parser)
     add_workers(parser)
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         classes=arguments.classes,
         regions=arguments.regions,
         check_argmax=not arguments.no_check_argmax,
+        floor=arguments.floor,
         cases=tuple(case_patterns(arguments.cases)),
     )
     names = calibrate(

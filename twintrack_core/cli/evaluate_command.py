@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,18 @@ def run(arguments: argparse.Namespace) -> None:
         print(case_tables(evaluation, roi=statistics.roi))
         print()
         print(summary_table(evaluation, roi=statistics.roi))
+    for path, calibration in zip(arguments.map, _as_list(maps), strict=True):
+        seen = len(set(statistics.names) & set(calibration.cases))
+        if seen:
+            print(
+                f"twintrack: note: {seen} of {len(statistics)} cases have names of cases that {path} was fitted to; "
+                "a map looks better on those than on new ones.",
+                file=sys.stderr,
+            )
+
+
+def _as_list(maps: CalibrationMap | dict[str, CalibrationMap] | None) -> list[CalibrationMap]:
+    return [] if maps is None else list(maps.values()) if isinstance(maps, dict) else [maps]
 
 
 def _load_maps(paths: Sequence[str]) -> CalibrationMap | dict[str, CalibrationMap] | None:

@@ -42,12 +42,21 @@ def add_nnunet(parser: argparse.ArgumentParser) -> None:
         "--member", action="append", required=True, type=Path, metavar="DIR", help="a member's folder; repeat"
     )
     parser.add_argument(
-        "--class", dest="classes", type=integers, default=(1,), metavar="K[,K]", help="foreground classes, summed"
+        "--class",
+        dest="classes",
+        type=integers,
+        metavar="K[,K]",
+        help="foreground classes, summed (default: 1, if it is the only one); with --regions the region, from 0",
     )
     parser.add_argument("--regions", action="store_true", help="the channels are sigmoid regions, not classes")
     parser.add_argument(
         "--no-check-argmax", action="store_true", help="accept probabilities that differ from the segmentation"
     )
+
+
+def add_floor(parser: argparse.ArgumentParser) -> None:
+    """Add --floor."""
+    parser.add_argument("--floor", type=float, default=0.0, metavar="X", help="take scores below X as 0")
 
 
 def _add_case_parts(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +70,7 @@ def _add_case_parts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attributes", type=Path, metavar="CSV", help="facts about the cases, in a column named case and others"
     )
-    parser.add_argument("--floor", type=float, default=0.0, metavar="X", help="store scores below X as 0")
+    add_floor(parser)
     add_cases(parser)
 
 

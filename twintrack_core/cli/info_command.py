@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 from twintrack_core.cli._shared import add_json, kind_of, print_json
@@ -19,20 +20,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    from twintrack_core.cohort.store import require_complete
+
     describe = {"cohort": _cohort, "statistics": _statistics, "map": _map}[kind_of(arguments.path)]
     facts = describe(arguments.path)
     if arguments.json:
         print_json(facts)
     else:
         _print(facts)
+    if facts["complete"] is False:
+        require_complete(facts, arguments.path)
 
 
 def _cohort(path: str) -> dict[str, Any]:
-    from twintrack_core.cohort.store import open_cohort
+    from twintrack_core.cohort.store import expected_cases, is_complete
 
-    cohort = open_cohort(path)
+    cohort = expected_cases(Path(path))
+    complete = is_complete(cohort.path)
     cases: list[dict[str, Any]] = []
-    for case in cohort:
+    # A store that says it is complete must have all its cases; of another, those that are there are shown.
+    for case in (cohort[name] for name in cohort.names if complete or is_complete(cohort.path / name)):
         written, chunks = len(case.probability.written()), math.prod(case.probability.grid)
         cases.append(
             {
@@ -50,8 +57,9 @@ def _cohort(path: str) -> dict[str, Any]:
     return {
         "path": path,
         "format": "cohort",
-        "complete": True,
+        "complete": complete,
         "cases": len(cohort),
+        "complete_cases": len(cases),
         "voxels": sum(math.prod(case["shape"]) for case in cases),
         "source": dict(cohort.source),
         "rows": cases,
@@ -90,6 +98,7 @@ def _map(path: str) -> dict[str, Any]:
     return {
         "path": path,
         "format": "calibration-map",
+        "complete": True,
         "calibrator": fitted.calibrator,
         "target": fitted.target,
         "roi": fitted.roi,
@@ -111,7 +120,7 @@ def _print(facts: dict[str, Any]) -> None:
             if not value:
                 continue
             print()
-            columns = list(value[0])
+            columns = list(value[0]) if value else []
             cells = [[_text(row[column]) for column in columns] for row in value]
             widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
             for line in (columns, *cells):

@@ -31,10 +31,17 @@ _CHUNK_NAME = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 class Scratch:
-    """Buffers a task reuses from chunk to chunk, because fresh pages cost more than the work done in them."""
+    """Buffers a task reuses from chunk to chunk, because fresh pages cost more than the work done in them.
+
+    Attributes
+    ----------
+    last
+        Index of the chunk that the buffer named by an array's path holds.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
+        self.last: dict[str, tuple[int, ...]] = {}
 
     def array(self, use: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Return an array of any content; valid until ``use`` is asked for again."""
@@ -165,13 +172,23 @@ class ChunkedArray:
                 if not self.read_chunk(index, target):
                     target[...] = self.fill
                 continue
-            chunk = scratch.array("chunk", self.chunks, self.dtype)
-            if self.read_chunk(index, chunk):
+            chunk = self._decoded_chunk(index, scratch)
+            if chunk is not None:
                 target[...] = chunk[
                     tuple(slice(s.start - o, s.stop - o) for s, o in zip(common, chunk_start, strict=True))
                 ]
             else:
                 target[...] = self.fill
+
+    def _decoded_chunk(self, index: tuple[int, ...], scratch: Scratch) -> npt.NDArray[Any] | None:
+        """Return a chunk that a box needs only a part of, kept until the next one: boxes beside each other share it."""
+        chunk = scratch.array(self.path, self.chunks, self.dtype)
+        if scratch.last.get(self.path) != index:
+            scratch.last.pop(self.path, None)
+            if not self.read_chunk(index, chunk):
+                return None
+            scratch.last[self.path] = index
+        return chunk
 
     def read_all(self) -> npt.NDArray[Any]:
         """Read the whole array."""

@@ -1,7 +1,7 @@
 """Image files on SimpleITK: NIfTI, MetaImage and NRRD to and from arrays (z, y, x) with their geometry.
 
-What ITK does in silence is checked or undone: see `nifti`; and a direction that NIfTI cannot hold, which ITK replaces,
-is refused.
+What ITK does in silence is checked or undone: see `nifti` and `compressed`; and a direction that NIfTI cannot hold,
+which ITK replaces, is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.cohort import nifti
+from twintrack_core.cohort import compressed, nifti
 from twintrack_core.cohort.case import Geometry
 from twintrack_core.errors import GeometryError, ImageError, RequestError, WorkError
 
@@ -81,23 +81,20 @@ def read_volume(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     RequestError
         If there is no such file.
     ImageError
-        If it is not a readable image, is cut off, or is not three-dimensional with one real number per voxel.
+        If it is not a readable image, is cut off or damaged, or is not three-dimensional with one real number per
+        voxel.
     GeometryError
         If its spacing, origin or direction make no sense.
     """
     reader = _open(path)
     info = _info(path, reader)
-    if path.name.endswith(nifti.SUFFIXES):
-        places, values = nifti.scan(path, math.prod(info.shape))
-    else:
-        places, values = None, None
+    places, values = _scan(info)
     try:
         image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
         raise _unreadable(path, error) from error
     array = cast("npt.NDArray[Any]", _simpleitk().GetArrayFromImage(image))
-    if places is not None:
-        array.reshape(-1)[places] = values  # NaN and infinity, which ITK reads as 0
+    array.reshape(-1)[places] = values
     return array, info.geometry
 
 
@@ -224,6 +221,14 @@ def _info(path: Path, reader: Any) -> ImageInfo:
     return ImageInfo(path, (size[2], size[1], size[0]), np.dtype(dtypes[pixel]), geometry)
 
 
+def _scan(info: ImageInfo) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Check that a file is whole; return the flat places and values of NaN and infinity that ITK reads as 0."""
+    if info.path.name.endswith(nifti.SUFFIXES):
+        return nifti.scan(info.path, math.prod(info.shape))
+    compressed.check(info.path, math.prod(info.shape) * info.dtype.itemsize)
+    return np.empty(0, np.int64), np.empty(0, np.float64)
+
+
 def _write(partial: Path, path: Path, array: npt.NDArray[Any], geometry: Geometry) -> None:
     sitk = _simpleitk()
     image = sitk.GetImageFromArray(array)
@@ -243,8 +248,7 @@ def _check_written(partial: Path, path: Path, array: npt.NDArray[Any], geometry:
     """Refuse a file that is not whole, or that came out with another geometry than asked for."""
     try:
         info = read_info(partial)
-        if path.name.endswith(nifti.SUFFIXES):
-            nifti.scan(partial, math.prod(info.shape))
+        _scan(info)
     except GeometryError:
         raise
     except ImageError as error:

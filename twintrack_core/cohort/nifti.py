@@ -7,7 +7,6 @@ infinity as 0. It reads version 1 of the format only, so this does too.
 from __future__ import annotations
 
 import gzip
-import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ SUFFIXES = (".nii.gz", ".nii")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 348
+_MAX_OFFSET = 1 << 24  # what may stand between header and voxels is small
 _READ_BYTES = 1 << 20  # a multiple of every voxel's size
 _FLOATS = {16: "f4", 64: "f8"}  # datatype codes of the format
 _ADVICE = "Copy or make the file again."
@@ -63,7 +63,7 @@ def scan(path: Path, voxels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     try:
         with _open(path) as stream:
             layout = _layout(stream.read(_HEADER_BYTES), path)
-            stream.read(layout.offset - _HEADER_BYTES)
+            stream.seek(layout.offset)
             found, size = _scan_voxels(stream, voxels, layout)
             while stream.read(_READ_BYTES):  # a gzip stream compares its checksum at its end
                 pass
@@ -109,7 +109,12 @@ def _layout(header: bytes, path: Path) -> _Layout:
         if len(header) == _HEADER_BYTES and struct.unpack_from(f"{order}i", header)[0] == _HEADER_BYTES:
             datatype, bits = struct.unpack_from(f"{order}hh", header, 70)
             (offset,) = struct.unpack_from(f"{order}f", header, 108)
-            if bits > 0 and bits % 8 == 0 and math.isfinite(offset):
-                dtype = f"{order}{_FLOATS[datatype]}" if datatype in _FLOATS else None
-                return _Layout(max(int(offset), _HEADER_BYTES), bits // 8, dtype)
+            dtype = f"{order}{_FLOATS[datatype]}" if datatype in _FLOATS else None
+            if bits <= 0 or bits % 8 or (dtype and bits != 8 * np.dtype(dtype).itemsize):
+                break
+            if not _HEADER_BYTES <= offset <= _MAX_OFFSET:  # NaN too
+                raise ImageError(
+                    f"{path}: vox_offset is {offset:g}.", f"Allowed: {_HEADER_BYTES} to {_MAX_OFFSET}.", _ADVICE
+                )
+            return _Layout(int(offset), bits // 8, dtype)
     raise ImageError(f"{path} has a damaged NIfTI header.", None, _ADVICE)

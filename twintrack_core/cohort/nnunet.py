@@ -55,8 +55,9 @@ class NnunetReader(Annotations):
     members
         One folder per member.
     classes
-        The classes whose probabilities are summed into the foreground; 0 is the background. With ``regions`` the one
-        region, counted from 0 as in the array, which has no background then.
+        The classes whose probabilities are summed into the foreground; 0 is the background, and None means class 1
+        where it is the only one. With ``regions`` the one region, counted from 0 as in the array, which has no
+        background then; it must be given.
     regions
         The model is region-based: its channels are independent, so they need not sum to 1.
     check_argmax
@@ -68,7 +69,7 @@ class NnunetReader(Annotations):
     """
 
     members: tuple[Path, ...]
-    classes: tuple[int, ...] = (1,)
+    classes: tuple[int, ...] | None = None
     regions: bool = False
     check_argmax: bool = True
     floor: float = 0.0
@@ -80,16 +81,25 @@ class NnunetReader(Annotations):
             raise RequestError("No member is given.", "Allowed: one folder or more.")
         check_floor(self.floor)
         check_on_invalid(self.on_invalid)
-        lowest = 0 if self.regions else 1
-        if not self.classes or len(set(self.classes)) < len(self.classes) or min(self.classes) < lowest:
+        if self.regions and self.classes is None:
             raise RequestError(
-                f"Classes {list(self.classes)} do not make a foreground.",
+                "No region is chosen.", "Allowed: one region; regions count from 0.", "Say which region with --class."
+            )
+        lowest, classes = 0 if self.regions else 1, self._classes
+        if not classes or len(set(classes)) < len(classes) or min(classes) < lowest:
+            raise RequestError(
+                f"Classes {list(classes)} do not make a foreground.",
                 "Allowed: different classes from 1 on; 0 is the background.",
             )
-        if self.regions and len(self.classes) > 1:
+        if self.regions and len(classes) > 1:
             raise RequestError(
-                f"Regions {list(self.classes)} cannot be summed: regions overlap.", "Allowed: one region at a time."
+                f"Regions {list(classes)} cannot be summed: regions overlap.", "Allowed: one region at a time."
             )
+
+    @property
+    def _classes(self) -> tuple[int, ...]:
+        """The classes that are summed, or the one region."""
+        return (1,) if self.classes is None else self.classes
 
     def case_names(self) -> tuple[str, ...]:
         """Return the names of the cases, sorted.
@@ -145,7 +155,7 @@ class NnunetReader(Annotations):
         source = {
             "reader": "nnunet",
             "members": [folder_name(folder) for folder in self.members],
-            "classes": list(self.classes),
+            "classes": list(self._classes),
             "regions": self.regions,
             "check_argmax": self.check_argmax,
             "floor": self.floor,
@@ -165,9 +175,16 @@ class NnunetReader(Annotations):
                 f"Case {name}: {file.path} has {channels} classes, but {first.path} has {first.shape[0]}.",
                 "Allowed: members of one model, with the same classes.",
             )
-        if max(self.classes) >= channels:
+        if self.classes is None and channels > 2:
+            # Which one is meant cannot be guessed, and the wrong organ would look like a result.
             raise RequestError(
-                f"Case {name}: {file.path} has {channels} classes and no class {max(self.classes)}.",
+                f"Case {name}: {file.path} has {channels} classes, and none was chosen.",
+                f"Allowed: classes 1 to {channels - 1}; several are summed.",
+                "Choose with --class.",
+            )
+        if max(self._classes) >= channels:
+            raise RequestError(
+                f"Case {name}: {file.path} has {channels} classes and no class {max(self._classes)}.",
                 f"Allowed: classes {0 if self.regions else 1} to {channels - 1}.",
             )
 
@@ -183,7 +200,7 @@ class NnunetReader(Annotations):
         argmax = _ArgMax(segmentation, self.regions) if self.check_argmax else None
         for channel, where, block in file.blocks():
             values = check.take(block, channel * voxels + where.start)
-            if channel in self.classes:
+            if channel in self._classes:
                 foreground[where] += values
             if total is not None:
                 total[where] += values
@@ -203,8 +220,8 @@ class NnunetReader(Annotations):
         highest = int(np.argmax(foreground))
         if foreground[highest] > 1 + ROUNDING and self.on_invalid == "error":
             raise InvalidScoresError(
-                f"Case {name}: {file.path}: classes {list(self.classes)} sum to {foreground[highest]:g} at (z, y, x) = "
-                f"{_place(highest, file)}.",
+                f"Case {name}: {file.path}: classes {list(self._classes)} sum to {foreground[highest]:g} at "
+                f"(z, y, x) = {_place(highest, file)}.",
                 "Allowed: sums up to 1 + 2^-10.",
             )
         for where in block_slices(len(foreground)):

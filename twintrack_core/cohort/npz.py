@@ -116,7 +116,15 @@ def open_probabilities(path: Path, key: str = "probabilities") -> ProbabilityFil
 
 
 _ADVICE = "Copy or make the file again."
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, NotImplementedError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    struct.error,
+    NotImplementedError,
+    UnicodeDecodeError,  # a name marked as UTF-8 that is not
+)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from twintrack_core.codes import MAX_RATERS
 from twintrack_core.cohort.attributes import read_attributes
-from twintrack_core.cohort.case import Case, pack_votes
+from twintrack_core.cohort.case import Case
 from twintrack_core.cohort.folders import (
     cases_with_image,
     check_complete,
@@ -146,12 +146,14 @@ class Annotations:
     def _read_votes(self, name: str, reference: ImageInfo) -> tuple[tuple[str, ...], npt.NDArray[np.uint8] | None]:
         """Names of the raters who have a file for the case, and their packed marks."""
         raters: list[str] = []
-        masks: list[npt.NDArray[np.bool_]] = []
+        votes: npt.NDArray[np.uint8] | None = None
         for folder in self.raters:
             path = find_image(folder, name)
             if path is not None:
+                if votes is None:
+                    votes = np.zeros(reference.shape, np.uint8)
+                votes |= read_rater(path, name, reference, self.labels).astype(np.uint8) << np.uint8(len(raters))
                 raters.append(folder_name(folder))
-                masks.append(read_rater(path, name, reference, self.labels))
             elif self.missing_rater == "error":
                 raise missing([name], folder, "rater's mask", f"{name}.nii.gz", _RATER_ADVICE)
-        return tuple(raters), pack_votes(masks) if masks else None
+        return tuple(raters), votes

@@ -115,5 +115,5 @@ class ScoreCheck:
         raise InvalidScoresError(
             what,
             "Allowed: finite values in [0, 1].",
-            'Mend the file, or for small overshoots choose on_invalid="clip".',
+            'Mend the file, or for small overshoots, in Python, choose on_invalid="clip".',
         )

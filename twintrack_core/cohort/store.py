@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,8 +129,18 @@ def open_cohort(path: str | os.PathLike[str]) -> Cohort:
         If the store is of another format or version, or was cut off while being written.
     """
     folder = Path(path)
+    require_complete(read_attributes(folder, FORMAT, VERSION), str(folder))
+    return expected_cases(folder)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a store's root, or a case, is marked complete."""
+    return (folder / "zarr.json").is_file() and twintrack_attributes(folder).get("complete") is True
+
+
+def expected_cases(folder: Path) -> Cohort:
+    """Return the cohort that a store is, or will be once it is complete."""
     attributes = read_attributes(folder, FORMAT, VERSION)
-    require_complete(attributes, str(folder))
     names = attributes.get("cases")
     if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
         raise StoreError(f"{folder}: its list of cases is {names!r:.80}.", "Allowed: one or more different names.")
@@ -137,6 +148,30 @@ def open_cohort(path: str | os.PathLike[str]) -> Cohort:
     if not isinstance(source, dict):
         raise StoreError(f"{folder}: its source is {source!r:.80}.", "Allowed: a JSON object.")
     return Cohort(folder, tuple(check_case_name(name, str(folder)) for name in names), source)
+
+
+def fingerprint(cohort: Cohort) -> str:
+    """SHA-256 that tells one input from another: all metadata, and the name and size of every chunk.
+
+    Contents of chunks are not read, so inputs whose chunks all compress to the same sizes are not told apart.
+    """
+    digest = hashlib.sha256()
+    for case in cohort:
+        for path, size in _files(case.path):
+            digest.update(f"{os.path.relpath(path, cohort.path)}\0{size}\0".encode())
+            if path.endswith("zarr.json"):
+                digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def _files(folder: str) -> Iterator[tuple[str, int]]:
+    """Files below a folder and their sizes, in an order that does not depend on the file system."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_dir():
+                yield from _files(entry.path)
+            else:
+                yield entry.path, entry.stat().st_size
 
 
 def read_attributes(folder: Path, kind: str, version: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from twintrack_core.cohort.folders import cases_with_image, check_folders, commo
 from twintrack_core.cohort.images import ImageInfo, check_geometry, read_info, read_volume
 from twintrack_core.cohort.readers import Annotations
 from twintrack_core.cohort.scores import Invalid, ScoreCheck, block_slices, check_floor, check_on_invalid, to_float16
-from twintrack_core.errors import ImageError, RequestError
+from twintrack_core.errors import ImageError, InvalidScoresError, RequestError
 from twintrack_core.names import check_case_name, matching
 
 
@@ -79,7 +79,7 @@ class VolumesReader(Annotations):
         GeometryError
             If sizes, spacing, origin or direction differ between the files of the case.
         InvalidScoresError
-            If probabilities are not finite or not in [0, 1].
+            If probabilities are not finite or not in [0, 1], or uint8 ones look like a mask: their largest is 1.
         InvalidVotesError
             If a rater's file holds values without a meaning.
         """
@@ -107,6 +107,12 @@ class VolumesReader(Annotations):
     def _read_member(self, name: str, image: ImageInfo, packed: bool) -> npt.NDArray[Any]:
         """Check one member's scores, (z, y, x), and return them as uint8 (``packed``) or float16."""
         volume = read_volume(image.path)[0]
+        if volume.dtype == np.uint8 and volume.max() == 1:
+            raise InvalidScoresError(
+                f"Case {name}: {image.path} looks like a mask: its voxels are uint8 and the largest is 1.",
+                "Allowed: uint8 probabilities of 0 to 255, meaning k / 255.",
+                "If it is a rater's mask, give its folder as --rater.",
+            )
         if packed:
             volume[volume < self.floor * 255] = 0
             return volume

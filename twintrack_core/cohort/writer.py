@@ -22,6 +22,7 @@ from twintrack_core.cohort.store import (
     PART_DTYPES,
     VERSION,
     are_raters,
+    is_complete,
     read_attributes,
     twintrack_attributes,
 )
@@ -106,12 +107,11 @@ class CohortWriter:
     @property
     def finished(self) -> bool:
         """Whether the whole store is there."""
-        return twintrack_attributes(self.path).get("complete") is True
+        return is_complete(self.path)
 
     def has_case(self, name: str) -> bool:
         """Whether a case is there and complete."""
-        folder = self.path / name
-        return (folder / "zarr.json").is_file() and twintrack_attributes(folder).get("complete") is True
+        return is_complete(self.path / name)
 
     def begin_case(
         self,

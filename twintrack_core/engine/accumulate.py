@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +24,10 @@ from twintrack_core.engine.tiles import (
     tile_shape,
     written_tiles,
 )
+from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
-from twintrack_core.kernels.dispatch import Place, report
-
-
-class Cells(NamedTuple):
-    """The non-zero cells of a table, as columns."""
-
-    region: npt.NDArray[np.uint8]
-    code: npt.NDArray[np.uint16]
-    pattern: npt.NDArray[np.uint8]
-    voxels: npt.NDArray[np.int64]
+from twintrack_core.histogram.cells import Cells, concatenate
+from twintrack_core.kernels.dispatch import Place, check_policy, report
 
 
 @dataclass(frozen=True)
@@ -102,22 +94,26 @@ def accumulate(
     StoreError
         For damaged chunks.
     """
+    if not isinstance(cohort, Cohort):
+        raise RequestError(
+            f"A {type(cohort).__name__} cannot be accumulated.", "Allowed: a Cohort.", "Open a store with open_cohort."
+        )
     rule = parse_roi(roi)
     kernels.get(kernel)
+    check_policy(on_invalid)
     run = Run(workers, progress)
     looks = [task(partial(_plan_case, cohort, name, str(rule), kernel, on_invalid)) for name in cohort.names]
     plans: list[CasePlan] = compute(looks, run, "looking")
-    counts = [task(partial(count_tiles, work)) for plan in plans for work in plan.tasks]
-    results = iter(compute(counts, run, "counting"))
-    statistics = {}
-    for plan in plans:
-        parts = [plan.background, *(next(results) for _ in plan.tasks)]
-        region, code, pattern, voxels = (np.concatenate(column) for column in zip(*parts, strict=True))
-        histogram = JointHistogram.from_cells(region, code, pattern, voxels, raters=plan.case.raters)
-        statistics[plan.case.name] = CaseStatistics(
-            histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes)
-        )
-    return CohortStatistics(statistics, roi=str(rule))
+    # A case's tables are merged as soon as they are there, so that what is held grows with the statistics only.
+    merged = [task(partial(_merge, plan), *(task(partial(count_tiles, work)) for work in plan.tasks)) for plan in plans]
+    statistics = compute(merged, run, "counting")
+    return CohortStatistics(dict(zip(cohort.names, statistics, strict=True)), roi=str(rule))
+
+
+def _merge(plan: CasePlan, *parts: Cells) -> CaseStatistics:
+    region, code, pattern, count = concatenate([plan.background, *parts])
+    histogram = JointHistogram.from_cells(region, code, pattern, count, raters=plan.case.raters)
+    return CaseStatistics(histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes))
 
 
 def _plan_case(cohort: Cohort, name: str, roi: str, kernel: str, on_invalid: OnInvalid) -> CasePlan:
@@ -189,4 +185,4 @@ def _cells(table: npt.NDArray[np.int64]) -> Cells:
     flat = table.reshape(-1)
     places = np.flatnonzero(flat != 0)  # four times as quick as on the counts themselves
     region, pattern, code = np.unravel_index(places, table.shape)
-    return Cells(region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), flat[places])
+    return region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), flat[places]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array
-from twintrack_core.cohort.store import Cohort, StoredCase, open_cohort
+from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.engine.tiles import (
@@ -25,11 +26,12 @@ from twintrack_core.engine.tiles import (
     batches,
     read_scores,
     tile_box,
+    tile_grid,
     tile_shape,
     written_tiles,
 )
 from twintrack_core.errors import RequestError, WorkError
-from twintrack_core.kernels.dispatch import Place, lut_with_invalid, report
+from twintrack_core.kernels.dispatch import Place, check_policy, lut_with_invalid, report
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.paths import reason, require_new
 
@@ -93,7 +95,7 @@ def apply(
     output_dtype = np.dtype(dtype)
     if output_dtype not in SCORE_DTYPES:
         raise RequestError(f"A calibrated store cannot be {output_dtype}.", "Allowed: float16, float32, uint8.")
-    if on_invalid == "exclude":
+    if check_policy(on_invalid) == "exclude":
         raise RequestError("A calibrated store cannot leave voxels out.", 'Allowed: on_invalid="error" or "clip".')
     kernels.get(kernel)
     run = Run(workers, progress)
@@ -101,12 +103,20 @@ def apply(
         require_new(path)
     if Path(path).resolve().is_relative_to(cohort.path.resolve()):
         raise RequestError(f"{path} lies in the cohort it would be made from.", "Allowed: any path outside it.")
+    if "map" in cohort.source:
+        raise RequestError(
+            f"{cohort.path} is calibrated already, with the map {cohort.source['map']!s:.12}.",
+            "Allowed: a cohort of raw scores.",
+            "Apply the map to the cohort that this one was made from.",
+        )
     source = {
         "map": calibration_map.digest(),
         "calibrator": calibration_map.calibrator,
         "target": calibration_map.target,
         "cohort": dict(cohort.source),
+        "input": fingerprint(cohort),
         "dtype": output_dtype.name,
+        "on_invalid": on_invalid,
     }
     lut = lut_with_invalid(calibration_map.table_as(output_dtype), on_invalid)
     try:
@@ -160,14 +170,27 @@ def _prepare_case(case: StoredCase, settings: _Settings) -> None:
         source={**settings.source, "case": dict(case.source)},
     )
     for part in case.parts:
-        shutil.copytree(Path(case.path) / part, folder / part)
+        _copy_folder(Path(case.path) / part, folder / part)
     fill = np.empty(1, dtype=settings.lut.dtype)
     score = background_score(case.probability)
     clip = settings.on_invalid == "clip"
     findings = kernels.get(settings.kernel).relabel(score, settings.lut, fill, clip=clip)
-    place = Place(f"Case {case.name}, the fill value of probability", (1,))
-    report(findings, score, place, settings.on_invalid)
+    if len(written_tiles(case)) < math.prod(tile_grid(case)):  # otherwise no voxel has the fill value
+        place = Place(f"Case {case.name}, the fill value of probability", (1,))
+        report(findings, score, place, settings.on_invalid)
+    if findings.invalid_scores:
+        fill[0] = settings.lut[0]
     create_array(folder / "probability", case.shape, fill.dtype, chunks=tile_shape(case), fill=fill[0].item())
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy contents, not permissions: a read-only archive must not make an output that cannot be resumed."""
+    target.mkdir()
+    for entry in os.scandir(source):
+        if entry.is_dir():
+            _copy_folder(Path(entry.path), target / entry.name)
+        else:
+            shutil.copyfile(entry.path, target / entry.name)
 
 
 def _relabel_tiles(work: RelabelTask, _ready: None) -> None:

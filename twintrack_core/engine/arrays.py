@@ -26,7 +26,8 @@ def apply_to_dask(
     out = output_dtype(scores.dtype, dtype)
 
     def block(values: Any) -> Any:
-        return calibration(values, members=members, dtype=out, on_invalid=on_invalid)
+        # One thread a block: the parallelism is Dask's.
+        return calibration(values, members=members, dtype=out, threads=1, on_invalid=on_invalid)
 
     if not members:
         return scores.map_blocks(block, dtype=out)

@@ -33,6 +33,11 @@ def tile_shape(case: StoredCase) -> tuple[int, ...]:
     return chunks if np.prod(chunks, dtype=np.int64) <= _MAX_TILE_VOXELS else default_chunks(case.shape)
 
 
+def tile_grid(case: StoredCase) -> tuple[int, ...]:
+    """Tiles along (z, y, x)."""
+    return tuple(-(-size // tile) for size, tile in zip(case.shape, tile_shape(case), strict=True))
+
+
 def tile_box(tile: Tile, shape: Sequence[int], size: Sequence[int]) -> Box:
     """Voxels of a tile of ``shape`` in a volume of ``size``."""
     return tuple(slice(i * n, min((i + 1) * n, end)) for i, n, end in zip(tile, shape, size, strict=True))

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import N_CODES
+from twintrack_core.errors import RequestError
 
 N_PATTERNS = 256  # patterns of the most raters a case can have
+_TOO_MANY = 2.0**63
 _REGION_STRIDE = N_CODES * N_PATTERNS
 
 
@@ -25,7 +27,16 @@ read-only.
 def merge(
     region: npt.NDArray[Any], code: npt.NDArray[Any], pattern: npt.NDArray[Any], count: npt.NDArray[np.int64]
 ) -> Cells:
-    """Put cells in any order into canonical form; counts of one place are added, as integers."""
+    """Put cells in any order into canonical form; counts of one place are added, as integers.
+
+    Raises
+    ------
+    RequestError
+        For more voxels than int64 can count.
+    """
+    # Sums below wrap around beyond int64 without a word.
+    if np.abs(count.astype(np.float64)).sum() >= _TOO_MANY:
+        raise RequestError("There are 2^63 voxels or more.", "Allowed: what int64 can count.")
     key = place_keys(region, code, pattern)
     if not (np.diff(key) > 0).all():
         order = np.argsort(key)

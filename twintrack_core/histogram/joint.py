@@ -195,6 +195,13 @@ class JointHistogram:
             For scores that are not probabilities, and masks with values other than 0 and 1.
         """
         masks = np.asarray(raters)
+        spatial = np.shape(probability)[1:] if members else np.shape(probability)
+        if masks.ndim and masks.shape[1:] != spatial:
+            raise RequestError(
+                f"raters has shape {masks.shape}, probability {np.shape(probability)}{' with members' * members}.",
+                f"Allowed: raters of shape (R, {', '.join(map(str, spatial))}).",
+                "For one rater pass raters[None]; for an ensemble pass members=True.",
+            )
         default = [f"rater{number}" for number in range(1, len(masks) + 1)] if masks.ndim else []
         names = check_raters(default if rater_names is None else rater_names)
         return cls.from_votes(

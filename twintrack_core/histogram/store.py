@@ -28,7 +28,7 @@ _COLUMNS: dict[str, type[np.generic]] = {"region": np.uint8, "code": np.uint16, 
 _CHUNK = 1 << 16
 _MAX_CHUNK = 1 << 20  # what one file of a few bytes can make a reader allocate
 _MAX_METADATA_BYTES = 1 << 28
-_MAX_VOXELS = 2**62
+_MAX_VOXELS = 2**58  # of a case, so that sums over cases stay within int64
 _REMEDY = "Accumulate the cohort again, or restore the store."
 
 

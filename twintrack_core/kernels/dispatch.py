@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -24,6 +24,7 @@ _BACKENDS = {
 _AUTO = "numba"
 
 _MIN_VOXELS_PER_THREAD = 1 << 18  # below this a private table costs more than the thread saves
+_PIECE_VOXELS = 1 << 18  # members of a slab do not lie together; a copy of this many voxels stays in the cache
 _SLAB_ALIGNMENT = 1 << 12  # slabs start on a cache line of every dtype
 
 
@@ -113,18 +114,17 @@ def count(
         raise RequestError(f"{n_raters} raters cannot be counted.", f"Allowed: 0 to {MAX_RATERS} raters.")
     flat_votes = None if votes is None else _flat(votes, "votes", shape, np.uint8)
     region = None if roi is None else _flat(roi, "roi", shape, np.bool_).view(np.uint8)
-    clip = _check_policy(on_invalid) == "clip"
+    clip = check_policy(on_invalid) == "clip"
 
     def count_slab(start: int, stop: int) -> tuple[npt.NDArray[np.int64], Findings]:
         table = np.zeros((2, 1 << n_raters, N_CODES), dtype=np.int64)
-        findings = backend.accumulate(
-            np.ascontiguousarray(scores[:, start:stop]),
-            None if flat_votes is None else flat_votes[start:stop],
-            None if region is None else region[start:stop],
-            table,
-            clip=clip,
-        )
-        return table, findings.shifted(start)
+        findings = Findings()
+        for piece, members_scores in _pieces(scores, start, stop):
+            some_votes = None if flat_votes is None else flat_votes[piece]
+            some_region = None if region is None else region[piece]
+            found = backend.accumulate(members_scores, some_votes, some_region, table, clip=clip)
+            findings += found.shifted(piece.start)
+        return table, findings
 
     parts = _run_slabs(count_slab, scores.shape[1], threads)
     findings = sum((part[1] for part in parts[1:]), parts[0][1])
@@ -172,7 +172,7 @@ def relabel(
     """
     backend = get(kernel)
     scores, shape = _flat_scores(probability, members)
-    clip = _check_policy(on_invalid) == "clip"
+    clip = check_policy(on_invalid) == "clip"
     table = lut_with_invalid(lut, on_invalid)
     result = np.empty(shape, dtype=lut.dtype) if out is None else out
     if result.shape != shape or result.dtype != lut.dtype or not result.flags.c_contiguous:
@@ -182,8 +182,10 @@ def relabel(
     values = result.reshape(-1)
 
     def relabel_slab(start: int, stop: int) -> Findings:
-        slab = np.ascontiguousarray(scores[:, start:stop])
-        return backend.relabel(slab, table, values[start:stop], clip=clip).shifted(start)
+        findings = Findings()
+        for piece, members_scores in _pieces(scores, start, stop):
+            findings += backend.relabel(members_scores, table, values[piece], clip=clip).shifted(piece.start)
+        return findings
 
     parts = _run_slabs(relabel_slab, scores.shape[1], threads)
     report(sum(parts[1:], parts[0]), scores, Place("probability", shape), on_invalid)
@@ -246,7 +248,8 @@ def report(
         )
 
 
-def _check_policy(on_invalid: str) -> str:
+def check_policy(on_invalid: str) -> str:
+    """Return a policy for invalid scores; a RequestError if it is none."""
     if on_invalid not in ("error", "clip", "exclude"):
         raise RequestError(f"on_invalid={on_invalid!r} is no policy.", "Allowed: error, clip, exclude.")
     return on_invalid
@@ -274,6 +277,14 @@ def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDAr
     if values.dtype != dtype:
         raise RequestError(f"{name} has dtype {values.dtype}.", f"Allowed: {np.dtype(dtype)}.")
     return np.require(values, requirements=["C", "A"]).reshape(-1)
+
+
+def _pieces(scores: npt.NDArray[Any], start: int, stop: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+    """Cut a slab of (M, N) scores into contiguous pieces: one, or short copies where the members lie apart."""
+    length = max(1, stop - start) if len(scores) == 1 else _PIECE_VOXELS
+    for low in range(start, max(stop, start + 1), length):
+        piece = slice(low, min(low + length, stop))
+        yield piece, np.ascontiguousarray(scores[:, piece])
 
 
 def _run_slabs(work: Callable[[int, int], T], n: int, threads: int | None) -> list[T]:

@@ -111,6 +111,12 @@ def evaluate(
     RequestError
         For an unknown metric, or statistics without cases.
     """
+    if not isinstance(statistics, CohortStatistics):
+        raise RequestError(
+            f"A {type(statistics).__name__} cannot be evaluated.",
+            "Allowed: CohortStatistics.",
+            "Accumulate a cohort first, or name a histogram: CohortStatistics({'case': CaseStatistics(histogram)}).",
+        )
     wanted = resolve(metrics)
     if not len(statistics):
         raise RequestError("There is no case to evaluate.", "Allowed: statistics of one case or more.")

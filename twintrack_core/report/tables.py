@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from twintrack_core import metrics
 from twintrack_core.histogram import RegionName
-from twintrack_core.metrics import Evaluation, Row
+from twintrack_core.metrics import Evaluation, Row, SummaryRow
 
 Column = tuple[RegionName, str]
 """Region and variant."""
@@ -34,7 +34,7 @@ def case_tables(evaluation: Evaluation, *, roi: str) -> str:
             ["pooled", *(_number(total.pooled) for total in found)],
         ]
         blocks.append(_aligned(lines))
-        blocks.append(_reasons([row for row in evaluation.rows if row.metric == metric], columns))
+        blocks.append(_remarks([row for row in evaluation.rows if row.metric == metric], found, columns))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -74,13 +74,15 @@ def _improved(metric: str, pairs: Iterable[tuple[float | None, float | None]]) -
     return f"{sum(gain(raw, new) for raw, new in defined)} of {len(defined)}"
 
 
-def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """Say why values are missing, and what should be known of others."""
+def _remarks(rows: Sequence[Row], totals: Sequence[SummaryRow], columns: Sequence[Column]) -> str:
+    """Say why values are missing, and what should be known of the pooled ones."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.why and row.value is None and (row.region, row.variant) in columns:
             reasons.setdefault(row.why, []).append(row.case)
-    return "\n".join(f"  - {', '.join(_distinct(cases))}: {why}" for why, cases in reasons.items())
+    remarks = [f"{', '.join(_distinct(cases))}: {why}" for why, cases in reasons.items()]
+    remarks += [f"pooled, {total.region}, {total.variant}: {total.why}" for total in totals if total.why]
+    return "\n".join(f"  - {remark}" for remark in remarks)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
