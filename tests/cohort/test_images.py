@@ -220,17 +220,19 @@ def test_header_that_announces_more_than_memory_holds(tmp_path: Path) -> None:
 # Compressed voxels, whose checksums ITK does not compare
 
 
-def mask_and_bytes(folder: Path, suffix: str) -> tuple[npt.NDArray[np.uint8], Path, bytes]:
-    """Write a compressed mask; return it, the file with its voxels, and that file's bytes."""
-    mask = (np.random.default_rng(1).random((8, 9, 10)) > 0.5).astype(np.uint8)
-    save(folder / f"a{suffix}", mask, oblique())
+def volume_and_bytes(folder: Path, suffix: str) -> tuple[npt.NDArray[np.uint8], Path, bytes]:
+    """Write a compressed volume; return it, the file with its voxels, and that file's bytes."""
+    rng = np.random.default_rng(1)
+    # Not of 0 and 1, for which Adler-32 is too weak to find every flip.
+    volume = (rng.integers(0, 256, (8, 9, 10)) * (rng.random((8, 9, 10)) > 0.5)).astype(np.uint8)
+    save(folder / f"a{suffix}", volume, oblique())
     data = folder / ("a.zraw" if suffix == ".mhd" else f"a{suffix}")
-    return mask, data, data.read_bytes()
+    return volume, data, data.read_bytes()
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nii.gz"])
 def test_damaged_compressed_voxels_are_refused_or_read_right(tmp_path: Path, suffix: str) -> None:
-    mask, path, data = mask_and_bytes(tmp_path, suffix)
+    volume, path, data = volume_and_bytes(tmp_path, suffix)
     start = max(0, data.find(b"LOCAL\n") + 6, data.find(b"\n\n") + 2) if suffix in (".mha", ".nrrd") else 0
     refused = 0
     rng = np.random.default_rng(2)
@@ -245,15 +247,15 @@ def test_damaged_compressed_voxels_are_refused_or_read_right(tmp_path: Path, suf
             assert len(str(error).splitlines()[0]) < 400  # noqa: PT017 - either outcome is right
             refused += 1
         else:
-            np.testing.assert_array_equal(found, mask)
+            np.testing.assert_array_equal(found, volume)
     assert refused > 0.9 * len(places)  # most of the file matters
     path.write_bytes(data)
-    np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], mask)
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], volume)
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 def test_compressed_voxels_of_another_size_are_refused(tmp_path: Path, suffix: str) -> None:
-    _, path, data = mask_and_bytes(tmp_path, suffix)
+    _, path, data = volume_and_bytes(tmp_path, suffix)
     for wrong in (b"10 9 7", b"10 9 9", b"1 1 1"):
         path.write_bytes(data.replace(b"10 9 8", wrong))
         with pytest.raises(ImageError, match="does not hold the"):
@@ -264,16 +266,16 @@ def test_compressed_voxels_in_many_blocks(tmp_path: Path, monkeypatch: pytest.Mo
     for block in (1, 16):
         monkeypatch.setattr(compressed, "_READ_BYTES", block)
         for suffix in (".mha", ".mhd", ".nrrd"):
-            mask, _, _ = mask_and_bytes(tmp_path, suffix)
-            np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], mask)
+            volume, _, _ = volume_and_bytes(tmp_path, suffix)
+            np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}")[0], volume)
 
 
 def test_other_ways_to_write_a_compressed_header(tmp_path: Path) -> None:
-    mask, path, data = mask_and_bytes(tmp_path, ".mha")
+    volume, path, data = volume_and_bytes(tmp_path, ".mha")
     size = data[data.index(b"CompressedDataSize") :].splitlines(keepends=True)[0]
     for changed in (data.replace(b"ressedData = True", b"ressedData: true"), data + b"\0\0"):
         path.write_bytes(changed)
-        np.testing.assert_array_equal(read_volume(path)[0], mask)
+        np.testing.assert_array_equal(read_volume(path)[0], volume)
     path.write_bytes(data.replace(size, b"CompressedDataSize = 40\n"))
     with pytest.raises(ImageError, match="end early"):
         read_volume(path)
@@ -281,28 +283,32 @@ def test_other_ways_to_write_a_compressed_header(tmp_path: Path) -> None:
         path.write_bytes(data.replace(size, missing))
         with pytest.raises(ImageError, match="CompressedDataSize is"):
             read_volume(path)
-    mask, path, data = mask_and_bytes(tmp_path, ".nrrd")
+    volume, path, data = volume_and_bytes(tmp_path, ".nrrd")
     header, packed = data.split(b"\n\n", 1)
     voxels = gzip.decompress(packed)
     parts = gzip.compress(voxels[:100]) + gzip.compress(voxels[100:])
     for changed in (data.replace(b"encoding: gzip", b"Encoding: GZ"), header + b"\n\n" + parts):
         path.write_bytes(changed)
-        np.testing.assert_array_equal(read_volume(path)[0], mask)
+        np.testing.assert_array_equal(read_volume(path)[0], volume)
 
 
 @pytest.mark.parametrize("field", [b"byte skip: 3", b"line skip: 1", b"data file: LIST", b"data file: a%d.gz 1 2 1"])
 def test_compressed_voxels_that_cannot_be_checked_are_refused(tmp_path: Path, field: bytes) -> None:
-    _, path, data = mask_and_bytes(tmp_path, ".nrrd")
+    _, path, data = volume_and_bytes(tmp_path, ".nrrd")
     path.write_bytes(data.replace(b"encoding: gzip", b"encoding: gzip\n" + field))
     with pytest.raises(ImageError, match="several files or behind skipped bytes"):
         compressed.check(path, 720)
 
 
 def test_missing_compressed_voxels(tmp_path: Path) -> None:
-    mask_and_bytes(tmp_path, ".mhd")
+    volume_and_bytes(tmp_path, ".mhd")
     (tmp_path / "a.zraw").unlink()
     with pytest.raises(ImageError, match=r"a\.zraw cannot be read: No such file"):
         read_volume(tmp_path / "a.mhd")
+    header = (tmp_path / "a.mhd").read_bytes()
+    (tmp_path / "a.mhd").write_bytes(header.replace(b"a.zraw", b"a\0zraw"))
+    with pytest.raises(ImageError, match="several files"):
+        compressed.check(tmp_path / "a.mhd", 720)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
