@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twintrack_core.errors import MapError, RequestError, WorkError
+from twintrack_core.paths import require_new
 
 if TYPE_CHECKING:
     from twintrack_core.maps import CalibrationMap
@@ -92,12 +93,8 @@ def read_text(path: Path) -> str:
 
 def write_text(path: Path, text: str, *, overwrite: bool) -> None:
     """Write a file, whole or not at all; see `CalibrationMap.save`."""
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"{path.absolute().parent} does not exist.", "Allowed: a path in a folder that exists.")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise RequestError(
-            f"{path} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
-        )
+    if path.is_dir() or not overwrite or not path.exists():
+        require_new(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from twintrack_core.errors import RequestError, StoreError
 
@@ -28,9 +28,10 @@ def matching(names: Sequence[str], patterns: Sequence[str], where: object) -> tu
     )
 
 
-def some(names: Sequence[str]) -> str:
-    """Join names for a message, the first eight of them."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+def some(names: Iterable[object]) -> str:
+    """Join names for a message, the first eight of them; "none" without any."""
+    texts = [str(name) for name in names]
+    return (", ".join(texts[:8]) or "none") + (f" and {len(texts) - 8} more" if len(texts) > 8 else "")
 
 
 def check_case_name(name: object, where: str) -> str:

@@ -23,7 +23,10 @@ def require_new(path: str | os.PathLike[str]) -> Path:
             f"{place} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
         )
     if not place.absolute().parent.is_dir():
-        raise RequestError(f"{place} cannot be made.", "Allowed: a path in a folder that exists.")
+        raise RequestError(
+            f"{place} cannot be made: {place.absolute().parent} does not exist.",
+            "Allowed: a path in a folder that exists.",
+        )
     return place
 
 

@@ -1,7 +1,7 @@
 """What ITK passes over in compressed MetaImage and NRRD files.
 
-ITK ignores the errors of zlib, the checksum among them, and so reads a damaged file as other voxels. (The checksum of
-MetaImage, Adler-32, misses about one flipped byte in a thousand of a small mask; gzip's misses none.) Formats:
+ITK ignores the errors of zlib, the checksum among them, and so reads a damaged file as other voxels. The checksum of
+MetaImage, Adler-32, is weak for tiny masks: of a few hundred voxels it misses about one flipped bit in 500. Formats:
 https://itk.org/Wiki/ITK/MetaIO/Documentation and https://teem.sourceforge.net/nrrd/format.html.
 """
 

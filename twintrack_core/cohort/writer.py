@@ -28,6 +28,7 @@ from twintrack_core.cohort.store import (
 )
 from twintrack_core.errors import GeometryError, RequestError, StoreError
 from twintrack_core.names import check_case_name, some
+from twintrack_core.paths import require_new
 
 _TARGET_VOXELS = 1 << 18  # a chunk of scores and votes, and a table's hot lines, stay in a core's L2 cache
 
@@ -82,9 +83,7 @@ class CohortWriter:
         if resume and (self.path / "zarr.json").is_file():
             self._check_same_run()
         elif self.path.exists() and not (resume and self.path.is_dir() and self._leftovers() == {*self.path.iterdir()}):
-            raise RequestError(
-                f"{path} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
-            )
+            require_new(path)
         else:
             _write_group(self.path, {**self._attributes, "complete": False})
         for leftover in self._leftovers():

@@ -13,7 +13,7 @@ from typing import Any
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram.cells import concatenate
 from twintrack_core.histogram.joint import JointHistogram
-from twintrack_core.names import check_case_name
+from twintrack_core.names import check_case_name, some
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class CohortStatistics:
             others = self[name].histogram.raters
             if set(others) != set(raters):
                 raise RequestError(
-                    f"The cases have different raters: {first} {_listed(raters)}, {name} {_listed(others)}.",
+                    f"The cases have different raters: {first} {some(raters)}, {name} {some(others)}.",
                     "Allowed: cases with the same raters, in any order.",
                     "Pool their targets with BinnedTarget.from_statistics, or keep the raters they share.",
                 )
@@ -199,8 +199,7 @@ class CohortStatistics:
 
     def __getitem__(self, name: str) -> CaseStatistics:
         if name not in self._cases:
-            some = _listed(self.names[:8]) + (", ..." if len(self) > 8 else "")
-            raise RequestError(f"The statistics have no case {name!r}.", f"Allowed: {some}.")
+            raise RequestError(f"The statistics have no case {name!r}.", f"Allowed: {some(self.names)}.")
         return self._cases[name]
 
     def __contains__(self, name: object) -> bool:
@@ -238,7 +237,7 @@ class CohortStatistics:
     __hash__ = None  # type: ignore[assignment]  # equal by value, and too large to hash in passing
 
     def __repr__(self) -> str:
-        return f"<CohortStatistics: {len(self)} cases, region of interest {self.roi!r}, raters {_listed(self.raters)}>"
+        return f"<CohortStatistics: {len(self)} cases, region of interest {self.roi!r}, raters {some(self.raters)}>"
 
     def _require_same_rule(self, other: CohortStatistics) -> None:
         if other.roi != self.roi:
@@ -247,7 +246,3 @@ class CohortStatistics:
                 "Allowed: the same rule.",
                 "Accumulate one of the cohorts again with the other's rule.",
             )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

@@ -15,6 +15,7 @@ from twintrack_core import kernels
 from twintrack_core.codes import MAX_RATERS, N_CODES, OnInvalid
 from twintrack_core.errors import InvalidVotesError, RequestError
 from twintrack_core.histogram.cells import Cells, bit_table, concatenate, merge
+from twintrack_core.names import some
 
 RegionName = Literal["whole", "roi"]
 """What to look at: every voxel, or those inside the region of interest."""
@@ -277,7 +278,7 @@ class JointHistogram:
         """Return the same histogram with its raters in the order of ``names``, which are all of them."""
         if sorted(names) != sorted(self.raters):
             raise RequestError(
-                f"The raters are {_listed(self.raters)}, not {_listed(names)}.",
+                f"The raters are {some(self.raters)}, not {some(names)}.",
                 "Allowed: the same raters in any order.",
                 "Keep the raters that both have with keep_raters.",
             )
@@ -342,7 +343,7 @@ class JointHistogram:
     def __repr__(self) -> str:
         return (
             f"<JointHistogram: {self.n_voxels} voxels, {self.n_inside} inside the region, in {len(self.count)} cells; "
-            f"raters {_listed(self.raters)}>"
+            f"raters {some(self.raters)}>"
         )
 
     def _with_cells(self, cells: Cells) -> JointHistogram:
@@ -397,7 +398,3 @@ def _pack(masks: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.uint8
             )
         votes |= marked.astype(np.uint8) << np.uint8(bit)
     return votes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

@@ -20,6 +20,7 @@ from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.histogram.cells import N_PATTERNS, Cells, place_keys
 from twintrack_core.histogram.cohort import CaseStatistics, CohortStatistics
 from twintrack_core.histogram.joint import JointHistogram
+from twintrack_core.paths import require_new
 
 FORMAT = "statistics"
 VERSION = 1
@@ -34,13 +35,7 @@ _REMEDY = "Accumulate the cohort again, or restore the store."
 
 def write(statistics: CohortStatistics, path: str | os.PathLike[str]) -> None:
     """Write statistics; see `CohortStatistics.save`."""
-    folder = Path(path)
-    if folder.exists() or folder.is_symlink():
-        raise RequestError(
-            f"{folder} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."
-        )
-    if not folder.absolute().parent.is_dir():
-        raise RequestError(f"{folder.absolute().parent} does not exist.", "Allowed: a path in a folder that exists.")
+    folder = require_new(path)
     try:
         _write(statistics, folder)
     except OSError as error:
