@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,15 +105,23 @@ def accumulate(
     run = Run(workers, progress)
     looks = [task(partial(_plan_case, cohort, name, str(rule), kernel, on_invalid)) for name in cohort.names]
     plans: list[CasePlan] = compute(looks, run, "looking")
-    # A case's tables are merged as soon as they are there, so that what is held grows with the statistics only.
-    merged = [task(partial(_merge, plan), *(task(partial(count_tiles, work)) for work in plan.tasks)) for plan in plans]
-    statistics = compute(merged, run, "counting")
+    statistics = compute([_case_task(plan) for plan in plans], run, "counting")
     return CohortStatistics(dict(zip(cohort.names, statistics, strict=True)), roi=str(rule))
 
 
+def _case_task(plan: CasePlan) -> Any:
+    """Make the task of one case, whose tables are merged as soon as they are there: only statistics are held."""
+    if len(plan.tasks) == 1:
+        return task(partial(_count_case, plan))
+    return task(partial(_merge, plan), *(task(partial(count_tiles, work)) for work in plan.tasks))
+
+
+def _count_case(plan: CasePlan) -> CaseStatistics:
+    return _merge(plan, *map(count_tiles, plan.tasks))
+
+
 def _merge(plan: CasePlan, *parts: Cells) -> CaseStatistics:
-    region, code, pattern, count = concatenate([plan.background, *parts])
-    histogram = JointHistogram.from_cells(region, code, pattern, count, raters=plan.case.raters)
+    histogram = JointHistogram(plan.case.raters, *concatenate([plan.background, *parts]))
     return CaseStatistics(histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes))
 
 
