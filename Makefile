@@ -22,7 +22,9 @@ unit: $(VENV)/.test
 	$(BIN)/pytest
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/kernels.py --runs 3 --gigavoxels 0.5
+	$(BIN)/python benchmarks/engine.py --runs 3 --cases 6
+	$(BIN)/python benchmarks/memory.py
 
 # One environment; each stamp adds an extra to it, and is made anew when the requirements change.
 $(VENV)/.%: pyproject.toml setup.py

@@ -44,6 +44,7 @@ def main() -> None:
 
 def _volume(kind: str, depth: int, runs: int) -> list[tuple[object, ...]]:
     case_scores, case_votes = data.volume(kind, (64, 512, 512))
+    _check(case_scores[30:34], case_votes[30:34])
     tiles = -(-depth // 64)
     scores, votes = (np.concatenate([array] * tiles)[:depth] for array in (case_scores, case_votes))
     lut = np.sqrt(CODE_VALUES).astype(np.float16)
@@ -63,6 +64,13 @@ def _volume(kind: str, depth: int, runs: int) -> list[tuple[object, ...]]:
         gigavoxels = scores.size / 1e9
         rows.append((kind, threads, gigavoxels / accumulate.seconds, accumulate, gigavoxels / apply.seconds, apply))
     return rows
+
+
+def _check(scores: npt.NDArray[Any], votes: npt.NDArray[np.uint8]) -> None:
+    lut = np.sqrt(CODE_VALUES).astype(np.float16)
+    expected = kernels.count(scores, votes, None, 5, kernel="reference")
+    np.testing.assert_array_equal(kernels.count(scores, votes, None, 5), expected)
+    np.testing.assert_array_equal(kernels.relabel(scores, lut), kernels.relabel(scores, lut, kernel="reference"))
 
 
 def _peers(runs: int) -> list[tuple[object, ...]]:
