@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,6 @@ def cohort(kind: str, folder: Path, cases: int, shape: tuple[int, int, int] = SH
     scores, votes = volume(kind, shape)
     writer.write_case(Case(name=names[0], probability=scores, raters=RATERS, votes=votes))
     for name in names[1:]:
-        _link(path / names[0], path / name)
+        shutil.copytree(path / names[0], path / name, copy_function=os.link)
     writer.finish()
     return open_cohort(path)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.mkdir()
-    for entry in os.scandir(source):
-        if entry.is_dir():
-            _link(Path(entry.path), target / entry.name)
-        else:
-            os.link(entry.path, target / entry.name)

@@ -141,7 +141,7 @@ def test_info_of_statistics_and_a_map(done: Run, example: Any) -> None:
 
 def test_info_of_no_statistics(done: Run, tmp_path: Path) -> None:
     tt.CohortStatistics({}).save(tmp_path / "none.zarr")
-    assert "cases      0" in done("info", tmp_path / "none.zarr")
+    assert "cases          0" in done("info", tmp_path / "none.zarr")
 
 
 # --- Accumulate, fit, merge

@@ -44,14 +44,14 @@ def run(arguments: argparse.Namespace) -> None:
             "Allowed: a cohort with the masks of one rater or more.",
             "Import it with --rater DIR.",
         )
-    evaluation = evaluate(statistics, maps, metrics=metrics)
+    evaluation = evaluate(statistics, maps or None, metrics=metrics)
     if arguments.json:
         print_json(evaluation.to_dict())
     else:
         print(case_tables(evaluation, roi=statistics.roi))
         print()
         print(summary_table(evaluation, roi=statistics.roi))
-    for path, calibration in zip(arguments.map, _as_list(maps), strict=True):
+    for path, calibration in zip(arguments.map, maps.values(), strict=True):
         seen = len(set(statistics.names) & set(calibration.cases))
         if seen:
             print(
@@ -61,11 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
 
 
-def _as_list(maps: CalibrationMap | dict[str, CalibrationMap] | None) -> list[CalibrationMap]:
-    return [] if maps is None else list(maps.values()) if isinstance(maps, dict) else [maps]
-
-
-def _load_maps(paths: Sequence[str]) -> CalibrationMap | dict[str, CalibrationMap] | None:
+def _load_maps(paths: Sequence[str]) -> dict[str, CalibrationMap]:
     from twintrack_core.maps import load_map
 
     stems = [Path(path).stem for path in paths]
@@ -73,5 +69,4 @@ def _load_maps(paths: Sequence[str]) -> CalibrationMap | dict[str, CalibrationMa
         raise RequestError(
             f"Two maps have the same name: {', '.join(paths)}.", "Allowed: maps of different file names."
         )
-    maps = {stem: load_map(path) for stem, path in zip(stems, paths, strict=True)}
-    return maps if len(maps) != 1 else next(iter(maps.values()))
+    return {stem: load_map(path) for stem, path in zip(stems, paths, strict=True)}

@@ -120,13 +120,13 @@ def _print(facts: dict[str, Any]) -> None:
             if not value:
                 continue
             print()
-            columns = list(value[0]) if value else []
+            columns = list(value[0])
             cells = [[_text(row[column]) for column in columns] for row in value]
             widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
             for line in (columns, *cells):
                 print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
         else:
-            print(f"{key:<10} {_text(value)}")
+            print(f"{key:<14} {_text(value)}")
 
 
 def _text(value: Any) -> str:

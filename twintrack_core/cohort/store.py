@@ -129,8 +129,9 @@ def open_cohort(path: str | os.PathLike[str]) -> Cohort:
         If the store is of another format or version, or was cut off while being written.
     """
     folder = Path(path)
-    require_complete(read_attributes(folder, FORMAT, VERSION), str(folder))
-    return expected_cases(folder)
+    attributes = read_attributes(folder, FORMAT, VERSION)
+    require_complete(attributes, str(folder))
+    return _cohort_of(folder, attributes)
 
 
 def is_complete(folder: Path) -> bool:
@@ -140,7 +141,10 @@ def is_complete(folder: Path) -> bool:
 
 def expected_cases(folder: Path) -> Cohort:
     """Return the cohort that a store is, or will be once it is complete."""
-    attributes = read_attributes(folder, FORMAT, VERSION)
+    return _cohort_of(folder, read_attributes(folder, FORMAT, VERSION))
+
+
+def _cohort_of(folder: Path, attributes: Mapping[str, Any]) -> Cohort:
     names = attributes.get("cases")
     if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
         raise StoreError(f"{folder}: its list of cases is {names!r:.80}.", "Allowed: one or more different names.")

@@ -84,7 +84,7 @@ def apply(
     Raises
     ------
     RequestError
-        If ``path`` exists or its folder does not, or it was begun by another run.
+        If ``path`` exists or its folder does not, or it was begun by another run, or the cohort is calibrated already.
     InvalidScoresError
         For scores that are not probabilities, naming case, place and count.
     StoreError
@@ -150,9 +150,11 @@ def _case_task(cohort: Cohort, name: str, settings: _Settings) -> Any:
     """Make the task of one case: its group first, then its tiles, then its mark of completion."""
     case = cohort[name]
     output = str(settings.writer.path / name / "probability")
-    ready = task(partial(_prepare_case, case, settings))
+    found = written_tiles(case)
+    has_background = len(found) < math.prod(tile_grid(case))
+    ready = task(partial(_prepare_case, case, settings, has_background=has_background))
     written = []
-    for tiles in batches(case, written_tiles(case)):
+    for tiles in batches(case, found):
         work = RelabelTask(
             name, case.probability, output, settings.lut, tile_shape(case), tiles, settings.kernel, settings.on_invalid
         )
@@ -160,7 +162,7 @@ def _case_task(cohort: Cohort, name: str, settings: _Settings) -> Any:
     return task(partial(_end_case, settings.writer, name), ready, *written)
 
 
-def _prepare_case(case: StoredCase, settings: _Settings) -> None:
+def _prepare_case(case: StoredCase, settings: _Settings, *, has_background: bool) -> None:
     """Make the case's group and its empty probability, and copy everything that a map does not change."""
     folder = settings.writer.begin_case(
         case.name,
@@ -175,7 +177,7 @@ def _prepare_case(case: StoredCase, settings: _Settings) -> None:
     score = background_score(case.probability)
     clip = settings.on_invalid == "clip"
     findings = kernels.get(settings.kernel).relabel(score, settings.lut, fill, clip=clip)
-    if len(written_tiles(case)) < math.prod(tile_grid(case)):  # otherwise no voxel has the fill value
+    if has_background:  # otherwise no voxel has the fill value, and it may be anything
         place = Place(f"Case {case.name}, the fill value of probability", (1,))
         report(findings, score, place, settings.on_invalid)
     if findings.invalid_scores:

@@ -95,6 +95,12 @@ def count(
         (...) bool, or None for everything inside.
     n_raters
         Number of raters R, 0 to 8.
+    kernel
+        Name of the kernel, see `names`.
+    threads
+        Slabs counted at a time into tables of their own; all cores by default.
+    on_invalid
+        "error", "clip" or "exclude", see `codes.OnInvalid`.
 
     Returns
     -------
