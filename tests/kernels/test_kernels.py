@@ -18,6 +18,7 @@ from twintrack_core import kernels
 from twintrack_core.codes import N_CODES
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 from twintrack_core.kernels import reference
+from twintrack_core.kernels.tally import Tally
 
 FAST = [name for name in kernels.names() if name != "reference"]
 DTYPES = ["float16", "float32", "uint8"]
@@ -97,7 +98,7 @@ def test_any_scores_are_counted_and_found_as_by_the_oracle(
     rng = np.random.default_rng(seed)
     votes = rng.integers(0, 9, (scores.shape[1],)).astype(np.uint8)  # patterns of 8 and more are invalid for 3 raters
     region = rng.integers(0, 3, (scores.shape[1],)).astype(np.uint8)
-    tables = [np.zeros((2, 8, N_CODES), dtype=np.int64) for _ in range(2)]
+    tables = [np.zeros((2, 8, N_CODES), dtype=np.uint32) for _ in range(2)]
     found = kernels.get(kernel).accumulate(scores, votes, region, tables[0], clip=clip)
     assert found == reference.accumulate(scores, votes, region, tables[1], clip=clip)
     np.testing.assert_array_equal(tables[0], tables[1])
@@ -119,21 +120,38 @@ def test_every_float16_bit_pattern(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", kernels.names())
-def test_counts_beyond_32_bits_and_beyond_float64(kernel: str) -> None:
+def test_counts_up_to_32_bits(kernel: str) -> None:
     scores = np.zeros((1, 5000), dtype=np.float16)
     scores[0, 4990:] = 1
-    for start in (2**32 - 3, 2**53 + 1):
-        table = np.full((1, 2, N_CODES), start, dtype=np.int64)
+    for start in (2**31 - 3, 2**32 - 1 - 4990):
+        table = np.full((1, 2, N_CODES), start, dtype=np.uint32)
         kernels.get(kernel).accumulate(scores, None, None, table)
         assert table[0, 0, 0] == start + 4990
         assert table[0, 0, -1] == start + 10
         assert table[0, 1, 0] == start
 
 
+@pytest.mark.parametrize("kernel", kernels.names())
+def test_a_tally_counts_beyond_32_bits_and_beyond_float64(kernel: str) -> None:
+    scores = np.zeros((1, 5000), dtype=np.float16)
+    scores[0, 4990:] = 1
+    tally = Tally(1)
+    tally._moved = np.full(tally._table.shape, 2**53 + 1, dtype=np.int64)
+    tally._table[:] = 2**32 - 4990
+    tally._room = 4989  # one voxel less than fits
+    tally.add(kernels.get(kernel), scores, None, True)
+    counts = tally.counts()
+    assert counts[1, 0, 0] == 2**53 + 1 + 2**32
+    assert counts[1, 0, -1] == 2**53 + 1 + 2**32 - 4990 + 10
+    assert counts[0, 1, 7] == 2**53 + 1 + 2**32 - 4990
+    tally.add(kernels.get(kernel), scores, None, False)
+    assert tally.counts()[0, 0, 0] == 2**53 + 1 + 2**32
+
+
 @pytest.mark.parametrize("kernel", FAST)
 def test_one_plane_takes_everything(kernel: str) -> None:
     scores, votes, _ = arrays("float16", 1, 2000, 3)
-    table = np.zeros((1, 8, N_CODES), dtype=np.int64)
+    table = np.zeros((1, 8, N_CODES), dtype=np.uint32)
     kernels.get(kernel).accumulate(scores, votes, None, table)
     np.testing.assert_array_equal(table[0].T, kernels.count(scores[0], votes, None, 3, kernel="reference")[1])
 
@@ -142,7 +160,7 @@ def test_one_plane_takes_everything(kernel: str) -> None:
 def test_region_bytes_other_than_1_are_inside(kernel: str) -> None:
     scores, votes, _ = arrays("float16", 1, 3000, 2)
     region = np.where(np.arange(3000) % 7, np.uint8(255), np.uint8(0))
-    table = np.zeros((2, 4, N_CODES), dtype=np.int64)
+    table = np.zeros((2, 4, N_CODES), dtype=np.uint32)
     kernels.get(kernel).accumulate(scores, votes, region, table)
     assert table[0].sum() == (region == 0).sum()
 
@@ -248,7 +266,7 @@ def test_without_a_place_for_its_cache_numba_compiles_anyway(monkeypatch: pytest
     monkeypatch.setattr(numba, "njit", njit)
     backend._accumulate.cache_clear()
     scores = np.array([[0, 128, 255]], dtype=np.uint8)
-    tables = [np.zeros((1, 1, N_CODES), dtype=np.int64) for _ in range(2)]
+    tables = [np.zeros((1, 1, N_CODES), dtype=np.uint32) for _ in range(2)]
     with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR"):
         backend.accumulate(scores, None, None, tables[0])
     backend._accumulate.cache_clear()

@@ -29,6 +29,7 @@ from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.histogram.cells import Cells, concatenate
 from twintrack_core.kernels.dispatch import Place, check_policy, report
+from twintrack_core.kernels.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,12 @@ def _count_background(
             inside -= region.overlap(box)
     if n == 0:
         return _cells(np.zeros((2, 1, N_CODES), dtype=np.int64))
-    table = np.zeros((1, 1, N_CODES), dtype=np.int64)
+    table = np.zeros((1, 1, N_CODES), dtype=np.uint32)
     score = background_score(case.probability)
     findings = kernels.get(kernel).accumulate(score, None, None, table, clip=on_invalid == "clip")
     report(findings, score, Place(f"Case {case.name}, the fill value of probability", (1,)), on_invalid)
-    return _cells(np.concatenate([table * (n - inside), table * inside]))
+    one = table.astype(np.int64)
+    return _cells(np.concatenate([one * (n - inside), one * inside]))
 
 
 def count_tiles(work: CountTask) -> Cells:
@@ -166,7 +168,7 @@ def count_tiles(work: CountTask) -> Cells:
     kernel = kernels.get(work.kernel)
     clip = work.on_invalid == "clip"
     size = work.probability.shape[-3:]
-    table = np.zeros((2, 1 << work.n_raters, N_CODES), dtype=np.int64)
+    tally = Tally(work.n_raters)
     scratch = Scratch()
     for tile in work.tiles:
         box = tile_box(tile, work.tile_shape, size)
@@ -177,17 +179,14 @@ def count_tiles(work: CountTask) -> Cells:
             votes = scratch.array("votes", shape, np.uint8)
             work.votes.read(box, votes, scratch)
         inside = work.region.inside(box, scratch)
-        if isinstance(inside, bool):  # without a mask the kernel counts into the one plane it is given
-            planes, mask = table[int(inside) :][:1], None
-        else:
-            planes, mask = table, inside.reshape(-1)
+        region = inside if isinstance(inside, bool) else inside.reshape(-1)
         flat = scores.reshape(len(scores), -1)
         marks = None if votes is None else votes.reshape(-1)
-        findings = kernel.accumulate(flat, marks, mask, planes, clip=clip)
+        findings = tally.add(kernel, flat, marks, region, clip=clip)
         if any(findings[::2]):
             place = Place(f"Case {work.case}, chunk {tile}", shape, tuple(s.start for s in box))
             report(findings, flat, place, work.on_invalid, votes=marks, n_raters=work.n_raters)
-    return _cells(table)
+    return _cells(tally.counts())
 
 
 def _cells(table: npt.NDArray[np.int64]) -> Cells:

@@ -11,7 +11,8 @@ Each backend is a module with the same two functions, and `reference` is the ora
 `relabel` of `twintrack_core.kernels.dispatch`, which take arrays of any shape.
 """
 
-from twintrack_core.kernels.dispatch import Kernel, count, get, names, relabel
+from twintrack_core.kernels.dispatch import count, relabel
 from twintrack_core.kernels.findings import Findings
+from twintrack_core.kernels.registry import Kernel, get, names
 
 __all__ = ["Findings", "Kernel", "count", "get", "names", "relabel"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,57 +13,15 @@ import numpy.typing as npt
 from twintrack_core.codes import MAX_RATERS, N_CODES, OnInvalid, as_scores
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 from twintrack_core.kernels.findings import Findings
+from twintrack_core.kernels.registry import get
+from twintrack_core.kernels.tally import Tally
 
 T = TypeVar("T")
 
-_BACKENDS = {
-    "reference": "twintrack_core.kernels.reference",
-    "numba": "twintrack_core.kernels.numba",
-}
-_AUTO = "numba"
-
 _MIN_VOXELS_PER_THREAD = 1 << 18  # below this a private table costs more than the thread saves
 _PIECE_VOXELS = 1 << 18  # members of a slab do not lie together; a copy of this many voxels stays in the cache
+_LONGEST_PIECE = 1 << 30  # what a table of 32-bit counts can hold, several times over
 _SLAB_ALIGNMENT = 1 << 12  # slabs start on a cache line of every dtype
-
-
-class Kernel(Protocol):
-    """A backend: both kernels under the contract of `twintrack_core.kernels.findings`."""
-
-    def accumulate(
-        self,
-        scores: npt.NDArray[Any],
-        votes: npt.NDArray[np.uint8] | None,
-        region: npt.NDArray[np.uint8] | None,
-        table: npt.NDArray[np.int64],
-        *,
-        clip: bool = False,
-    ) -> Findings:
-        """Count voxels into ``table``."""
-
-    def relabel(
-        self, scores: npt.NDArray[Any], lut: npt.NDArray[Any], out: npt.NDArray[Any], *, clip: bool = False
-    ) -> Findings:
-        """Look codes up in ``lut``."""
-
-
-def names() -> tuple[str, ...]:
-    """Names of the kernels there are."""
-    return tuple(_BACKENDS)
-
-
-def get(name: str = "auto") -> Kernel:
-    """Return a kernel by name; "auto" is the fastest there is.
-
-    Raises
-    ------
-    RequestError
-        If there is none of that name.
-    """
-    module = _BACKENDS.get(_AUTO if name == "auto" else name)
-    if module is None:
-        raise RequestError(f"There is no kernel {name!r}.", f"Allowed: auto, {', '.join(_BACKENDS)}.")
-    return cast("Kernel", importlib.import_module(module))
 
 
 def default_threads() -> int:
@@ -123,14 +80,13 @@ def count(
     clip = check_policy(on_invalid) == "clip"
 
     def count_slab(start: int, stop: int) -> tuple[npt.NDArray[np.int64], Findings]:
-        table = np.zeros((2, 1 << n_raters, N_CODES), dtype=np.int64)
+        tally = Tally(n_raters)
         findings = Findings()
         for piece, members_scores in _pieces(scores, start, stop):
             some_votes = None if flat_votes is None else flat_votes[piece]
-            some_region = None if region is None else region[piece]
-            found = backend.accumulate(members_scores, some_votes, some_region, table, clip=clip)
-            findings += found.shifted(piece.start)
-        return table, findings
+            some_region = True if region is None else region[piece]
+            findings += tally.add(backend, members_scores, some_votes, some_region, clip=clip).shifted(piece.start)
+        return tally.counts(), findings
 
     parts = _run_slabs(count_slab, scores.shape[1], threads)
     findings = sum((part[1] for part in parts[1:]), parts[0][1])
@@ -287,7 +243,7 @@ def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDAr
 
 def _pieces(scores: npt.NDArray[Any], start: int, stop: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Cut a slab of (M, N) scores into contiguous pieces: one, or short copies where the members lie apart."""
-    length = max(1, stop - start) if len(scores) == 1 else _PIECE_VOXELS
+    length = min(max(1, stop - start), _LONGEST_PIECE) if len(scores) == 1 else _PIECE_VOXELS
     for low in range(start, max(stop, start + 1), length):
         piece = slice(low, min(low + length, stop))
         yield piece, np.ascontiguousarray(scores[:, piece])

@@ -5,9 +5,10 @@
 - ``scores``: (M, N) float16, float32 or uint8 (k / 255), C-contiguous. Members are averaged as `codes.mean_codes` does.
 - ``votes``: (N,) uint8 rater patterns, or None for a pattern of 0 everywhere.
 - ``region``: (N,) uint8, non-zero inside, or None for everything in the last plane of ``table``.
-- ``table``: (2, P, N_CODES) int64, or (1, P, N_CODES) with ``region=None``; counts are added to it. P is a power of
+- ``table``: (2, P, N_CODES) uint32, or (1, P, N_CODES) with ``region=None``; counts are added to it. P is a power of
   two. Patterns come before codes because nearly all voxels share one or two patterns: their counts then lie together
-  in the cache.
+  in the cache. 32 bits make the table half as large, which counts where it does not fit a cache; callers see to it
+  that no count reaches 2^32 (`twintrack_core.kernels.tally.Tally` does).
 - ``clip``: scores outside [0, 1] are moved to the nearest end; NaN has none and stays invalid.
 
 ``relabel(scores, lut, out, *, clip)``

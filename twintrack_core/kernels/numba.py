@@ -42,7 +42,7 @@ def accumulate(
     scores: npt.NDArray[Any],
     votes: npt.NDArray[np.uint8] | None,
     region: npt.NDArray[np.uint8] | None,
-    table: npt.NDArray[np.int64],
+    table: npt.NDArray[np.uint32],
     *,
     clip: bool = False,
 ) -> Findings:
@@ -82,7 +82,7 @@ _VIEW_TYPES = {
 
 @functools.cache
 def _accumulate(scores: str) -> Callable[..., None]:
-    mask, table = _array(types.uint8, 1), types.Array(types.int64, 3, "C")
+    mask, table = _array(types.uint8, 1), types.Array(types.uint32, 3, "C")
     return _compile(
         _accumulate_stretches, types.void(*_view_types(scores), mask, mask, table, types.boolean, types.int64[::1])
     )

@@ -15,7 +15,7 @@ def accumulate(
     scores: npt.NDArray[Any],
     votes: npt.NDArray[np.uint8] | None,
     region: npt.NDArray[np.uint8] | None,
-    table: npt.NDArray[np.int64],
+    table: npt.NDArray[np.uint32],
     *,
     clip: bool = False,
 ) -> Findings:

@@ -1,0 +1,61 @@
+"""Counts of one thread: 32 bits wide where a kernel adds to them, moved to 64 bits before they could overflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.codes import N_CODES
+from twintrack_core.kernels.findings import Findings
+from twintrack_core.kernels.registry import Kernel
+
+_CAPACITY = (1 << 32) - 1
+
+
+class Tally:
+    """A joint table that kernels add to, of any total.
+
+    Parameters
+    ----------
+    n_raters
+        Number of raters R, 0 to 8.
+    """
+
+    def __init__(self, n_raters: int) -> None:
+        self._table = np.zeros((2, 1 << n_raters, N_CODES), dtype=np.uint32)
+        self._room = _CAPACITY
+        self._moved: npt.NDArray[np.int64] | None = None
+
+    def add(
+        self,
+        kernel: Kernel,
+        scores: npt.NDArray[Any],
+        votes: npt.NDArray[np.uint8] | None,
+        region: npt.NDArray[np.uint8] | bool,
+        *,
+        clip: bool = False,
+    ) -> Findings:
+        """Count (M, N) scores, N below 2^32; a ``region`` that is all the same is given as True or False."""
+        n = scores.shape[1]
+        if n > self._room:
+            self._move()
+        self._room -= n
+        if isinstance(region, bool):
+            return kernel.accumulate(scores, votes, None, self._table[int(region) :][:1], clip=clip)
+        return kernel.accumulate(scores, votes, region, self._table, clip=clip)
+
+    def _move(self) -> None:
+        if self._moved is None:
+            self._moved = np.zeros(self._table.shape, dtype=np.int64)
+        self._moved += self._table
+        self._table[:] = 0
+        self._room = _CAPACITY
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """The table so far, (2, 2**R, 15361) int64: [outside / inside, pattern, code]."""
+        if self._moved is None:
+            return self._table.astype(np.int64)
+        self._move()
+        return self._moved
