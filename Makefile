@@ -27,7 +27,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/memory.py
 
 # One environment; each stamp adds an extra to it, and is made anew when the requirements change.
-$(VENV)/.%: pyproject.toml setup.py
+$(VENV)/.%: pyproject.toml setup.py $(wildcard twintrack_core/kernels/*.pyx twintrack_core/kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

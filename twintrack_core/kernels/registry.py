@@ -1,21 +1,22 @@
-"""Kernels by name."""
+"""Kernels by name: ours, and those that other distributions offer as entry points of the group "twintrack.kernels"."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from twintrack_core import plugins
 from twintrack_core.errors import RequestError
 from twintrack_core.kernels.findings import Findings
 
-_BACKENDS = {
-    "reference": "twintrack_core.kernels.reference",
-    "numba": "twintrack_core.kernels.numba",
-}
-_AUTO = "numba"
+_OURS = {name: f"twintrack_core.kernels.{name}" for name in ("reference", "numba", "cython")}
+_AUTO = ("cython", "numba")  # the fastest first
+_GROUP = "twintrack.kernels"
 
 
 class Kernel(Protocol):
@@ -39,19 +40,49 @@ class Kernel(Protocol):
 
 
 def names() -> tuple[str, ...]:
-    """Names of the kernels there are."""
-    return tuple(_BACKENDS)
+    """Names of the kernels there are: ours that were built here, then those of other distributions."""
+    return (*filter(_is_built, _OURS), *_offered())
 
 
 def get(name: str = "auto") -> Kernel:
-    """Return a kernel by name; "auto" is the fastest there is.
+    """Return a kernel by name; "auto" is the fastest of ours.
 
     Raises
     ------
     RequestError
-        If there is none of that name.
+        If there is none of that name, or ours of that name was not built.
+    PluginError
+        If the one that another distribution offers cannot be used.
     """
-    module = _BACKENDS.get(_AUTO if name == "auto" else name)
-    if module is None:
-        raise RequestError(f"There is no kernel {name!r}.", f"Allowed: auto, {', '.join(_BACKENDS)}.")
-    return cast("Kernel", importlib.import_module(module))
+    return _resolve(name)
+
+
+@functools.cache  # asked for once a task
+def _resolve(name: str) -> Kernel:
+    if name == "auto":
+        return _import(next(filter(_is_built, _AUTO)))
+    offered = _offered()
+    if name in offered:
+        return cast("Kernel", plugins.load(_GROUP, name, ("accumulate", "relabel")))
+    if name not in _OURS:
+        raise RequestError(f"There is no kernel {name!r}.", f"Allowed: auto, {', '.join(names())}.")
+    if not _is_built(name):
+        raise RequestError(
+            f"The kernel {name!r} was not built when twintrack-core was installed.",
+            f"Allowed: auto, {', '.join(names())}.",
+            "Install twintrack-core anew where there is a C compiler, or choose numba.",
+        )
+    return _import(name)
+
+
+def _offered() -> tuple[str, ...]:
+    return plugins.names(_GROUP, ours=("auto", *_OURS))
+
+
+def _import(name: str) -> Kernel:
+    return cast("Kernel", importlib.import_module(_OURS[name]))
+
+
+def _is_built(name: str) -> bool:
+    # Finding a module does not import it: no Numba for a list of names.
+    return importlib.util.find_spec(_OURS[name]) is not None
