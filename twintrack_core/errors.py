@@ -69,3 +69,7 @@ class FitError(TwinTrackError, ValueError):
 
 class WorkError(TwinTrackError, RuntimeError):
     """The work itself failed: a full disk, a missing dependency, a worker that died."""
+
+
+class PluginError(TwinTrackError, RuntimeError):
+    """A plugin that is installed but cannot be used. The request was right, so this counts as work that failed."""
