@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ Box = tuple[slice, ...]
 
 _DTYPES = ("float16", "float32", "uint8", "bool")
 _MAX_CHUNK_BYTES = 1 << 31  # what Blosc can hold
-_CHUNK_NAME = re.compile(r"0|[1-9][0-9]{0,15}")
+_MOST_DIGITS = 16
 
 
 class Scratch:
@@ -51,6 +50,12 @@ class Scratch:
             buffer = self._buffers[use] = np.empty(n_bytes, dtype=np.uint8)
         view: npt.NDArray[Any] = buffer[:n_bytes].view(dtype).reshape(shape)
         return view
+
+    def forget(self) -> None:
+        """Let go of the chunks of arrays, which another task has no use for."""
+        for path in self.last:
+            self._buffers.pop(path, None)
+        self.last.clear()
 
 
 @dataclass(frozen=True)
@@ -102,25 +107,42 @@ class ChunkedArray:
         """Indices of the chunks that were written, (n, ndim) int64 in ascending order; found by listing."""
         if self.separator is None:
             return np.array(list(np.ndindex(self.grid)), dtype=np.int64).reshape(-1, len(self.shape))
+        found: list[tuple[int, ...]] = []
         try:
-            found = sorted(self._listed(self.path, ()))
+            if self.separator == "/":
+                self._list(f"{self.path}/c", (), found)
+            else:
+                self._list_flat(found)
         except OSError as error:
             raise StoreError(
                 f"{error.filename or self.path}: its chunks cannot be listed: {error.strerror}."
             ) from error
+        found.sort()
         return np.array(found, dtype=np.int64).reshape(-1, len(self.shape))
 
-    def _listed(self, folder: str, prefix: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
+    def _list(self, folder: str, prefix: tuple[int, ...], found: list[tuple[int, ...]]) -> None:
+        """Add the chunks below a folder, which is that of the first indices in their names."""
+        limit = self.grid[len(prefix)]
+        last = len(prefix) == len(self.shape) - 1
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
-                parts = (*prefix, *entry.name.split(self.separator))
-                if parts[0] != "c" or not all(_CHUNK_NAME.fullmatch(part) for part in parts[1:]):
+                index = _chunk_number(entry.name)
+                if index is None or index >= limit:
                     continue
-                index = tuple(map(int, parts[1:]))
-                if self.separator == "/" and len(index) < len(self.shape):
-                    yield from self._listed(entry.path, parts)
-                elif len(index) == len(self.shape) and all(map(int.__lt__, index, self.grid)) and entry.is_file():
-                    yield index
+                if not last:
+                    self._list(entry.path, (*prefix, index), found)
+                elif entry.is_file():
+                    found.append((*prefix, index))
+
+    def _list_flat(self, found: list[tuple[int, ...]]) -> None:
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                first, *parts = entry.name.split(".")
+                index = tuple(map(_chunk_number, parts))
+                if first != "c" or len(index) != len(self.shape) or not entry.is_file():
+                    continue
+                if all(i is not None and i < limit for i, limit in zip(index, self.grid, strict=True)):
+                    found.append(index)  # type: ignore[arg-type]  # no index is None
 
     def read_chunk(self, index: tuple[int, ...], out: npt.NDArray[Any]) -> bool:
         """Decode a whole chunk, padding included, into ``out``; False if it was never written.
@@ -231,6 +253,13 @@ class ChunkedArray:
                 None,
                 "Make the store anew from its source, or restore its files.",
             ) from error
+
+
+def _chunk_number(name: str) -> int | None:
+    """Return the index that part of a chunk's name stands for, as Zarr writes it; None for anything else."""
+    if not (name.isascii() and name.isdigit()) or len(name) > _MOST_DIGITS or (name[0] == "0" and name != "0"):
+        return None
+    return int(name)
 
 
 def _damaged(path: str, why: str) -> StoreError:

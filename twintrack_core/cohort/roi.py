@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -92,14 +93,12 @@ class BoxRegion:
     @property
     def size(self) -> int:
         """Voxels inside."""
-        return self.overlap(tuple(slice(lo, hi) for lo, hi in zip(self.start, self.stop, strict=True)))
+        return math.prod(max(0, stop - start) for start, stop in zip(self.start, self.stop, strict=True))
 
-    def overlap(self, box: Box) -> int:
-        """Voxels of a box that are inside."""
-        lengths = (
-            max(0, min(s.stop, hi) - max(s.start, lo)) for s, lo, hi in zip(box, self.start, self.stop, strict=True)
-        )
-        return int(np.prod(list(lengths), dtype=np.int64))
+    def overlap(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> int:
+        """Voxels inside of (n, ndim) half-open boxes, together."""
+        lengths = np.minimum(stops, self.stop) - np.maximum(starts, self.start)
+        return int(np.maximum(lengths, 0).prod(axis=1, dtype=np.int64).sum())
 
 
 @dataclass(frozen=True)

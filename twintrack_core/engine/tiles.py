@@ -7,6 +7,7 @@ the rest is background by definition, and counted or left unwritten without bein
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ _MAX_TILE_VOXELS = 1 << 24
 def tile_shape(case: StoredCase) -> tuple[int, ...]:
     """Spatial chunk of the case's probability, or the store's default where that is too large to be a tile."""
     chunks = case.probability.chunks[-3:]
-    return chunks if np.prod(chunks, dtype=np.int64) <= _MAX_TILE_VOXELS else default_chunks(case.shape)
+    return chunks if math.prod(chunks) <= _MAX_TILE_VOXELS else default_chunks(case.shape)
 
 
 def tile_grid(case: StoredCase) -> tuple[int, ...]:
@@ -43,24 +44,30 @@ def tile_box(tile: Tile, shape: Sequence[int], size: Sequence[int]) -> Box:
     return tuple(slice(i * n, min((i + 1) * n, end)) for i, n, end in zip(tile, shape, size, strict=True))
 
 
-def written_tiles(case: StoredCase, parts: Iterable[str] = (), region: Region | None = None) -> list[Tile]:
-    """Tiles that overlap a written chunk of the probability, of the named parts or of the region's mask, in order."""
-    shape = tile_shape(case)
-    found: set[Tile] = set()
+def written_tiles(case: StoredCase, parts: Iterable[str] = (), region: Region | None = None) -> npt.NDArray[np.int64]:
+    """Tiles that overlap a written chunk of the probability, of the named parts or of the region's mask.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 3) int64, in ascending order.
+    """
+    shape, grid = tile_shape(case), tile_grid(case)
     arrays: list[tuple[ChunkedArray, tuple[int, ...]]] = [(case.probability, (0, 0, 0))]
     arrays += [(case.parts[part], (0, 0, 0)) for part in parts if part in case.parts]
     if isinstance(region, MaskRegion):
         arrays.append((region.mask, region.halo))
+    numbers = []
     for array, halo in arrays:
-        # Members share tiles, so only the spatial part of a chunk's index counts.
-        indices = np.unique(array.written()[:, -3:], axis=0)
-        chunks = array.chunks[-3:]
-        if chunks == shape and not any(halo):
-            found.update(map(tuple, indices.tolist()))
-            continue
-        for index in indices.tolist():
-            found.update(_overlapping(index, chunks, halo, shape, case.shape))
-    return sorted(found)
+        chunks = array.written()[:, -3:]  # members share tiles, so only the spatial part of a chunk's index counts
+        if array.chunks[-3:] != shape or any(halo):
+            spatial = np.unique(chunks, axis=0).tolist()
+            found = {
+                tile for index in spatial for tile in _overlapping(index, array.chunks[-3:], halo, shape, case.shape)
+            }
+            chunks = np.array(sorted(found), dtype=np.int64).reshape(-1, 3)
+        numbers.append(np.ravel_multi_index(tuple(chunks.T), grid))
+    return np.stack(np.unravel_index(np.unique(np.concatenate(numbers)), grid), axis=1)
 
 
 def _overlapping(
@@ -73,13 +80,19 @@ def _overlapping(
     return itertools.product(*ranges)
 
 
-def batches(case: StoredCase, tiles: Sequence[Tile]) -> list[tuple[Tile, ...]]:
-    """Split a case's tiles into tasks of about `TASK_BYTES`."""
-    tile_bytes = int(np.prod(tile_shape(case), dtype=np.int64)) * (
-        case.members * np.dtype(case.probability.dtype).itemsize + 1
-    )
+def tile_bounds(
+    tiles: npt.NDArray[np.int64], shape: Sequence[int], size: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First voxels of (n, 3) tiles, and the voxels after their last ones: `tile_box` of many."""
+    starts = tiles * np.asarray(shape)
+    return starts, np.minimum(starts + shape, size)
+
+
+def batches(case: StoredCase, tiles: npt.NDArray[np.int64]) -> list[tuple[Tile, ...]]:
+    """Split a case's (n, 3) tiles into tasks of about `TASK_BYTES`."""
+    tile_bytes = math.prod(tile_shape(case)) * (case.members * np.dtype(case.probability.dtype).itemsize + 1)
     n = max(1, TASK_BYTES // tile_bytes)
-    return [tuple(tiles[start : start + n]) for start in range(0, len(tiles), n)]
+    return [tuple(map(tuple, tiles[start : start + n].tolist())) for start in range(0, len(tiles), n)]
 
 
 def read_scores(probability: ChunkedArray, box: Box, scratch: Scratch) -> npt.NDArray[Any]:

@@ -8,12 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.codes import N_CODES
 from twintrack_core.errors import RequestError
 
 N_PATTERNS = 256  # patterns of the most raters a case can have
 _TOO_MANY = 2.0**63
-_REGION_STRIDE = N_CODES * N_PATTERNS
+_PATTERN_BITS, _CODE_BITS = 8, 14
 
 
 Cells: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
@@ -39,7 +38,7 @@ def merge(
         raise RequestError("There are 2^63 voxels or more.", "Allowed: what int64 can count.")
     key = place_keys(region, code, pattern)
     if not (np.diff(key) > 0).all():
-        order = np.argsort(key)
+        order = _order(key)
         key, count = key[order], count[order]
         starts = np.flatnonzero(np.diff(key, prepend=-1))
         key, count = key[starts], np.add.reduceat(count, starts)
@@ -47,19 +46,28 @@ def merge(
     return from_keys(key[present], count[present])
 
 
+def _order(key: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Return what ``np.argsort(key, kind="stable")`` does, several times as quickly: NumPy sorts with vectors."""
+    packed = (key.astype(np.int64) << 32) | np.arange(len(key), dtype=np.int64)
+    packed.sort()
+    return packed & 0xFFFFFFFF
+
+
 def place_keys(region: npt.NDArray[Any], code: npt.NDArray[Any], pattern: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     """Return one integer a cell that sorts by (region, code, pattern)."""
-    key = region.astype(np.int32) * np.int32(_REGION_STRIDE)
-    key += code.astype(np.int32) * np.int32(N_PATTERNS)
-    key += pattern.astype(np.int32)
+    key = region.astype(np.int32) << _CODE_BITS
+    key |= code.astype(np.int32)
+    key <<= _PATTERN_BITS
+    key |= pattern.astype(np.int32)
     return key
 
 
 def from_keys(key: npt.NDArray[np.int32], count: npt.NDArray[np.int64]) -> Cells:
     """Return the cells of ascending `place_keys` and their counts."""
-    region, rest = np.divmod(key, np.int32(_REGION_STRIDE))
-    code, pattern = np.divmod(rest, np.int32(N_PATTERNS))
-    cells = (region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), np.array(count, dtype=np.int64))
+    pattern = key.astype(np.uint8)
+    code = (key >> _PATTERN_BITS).astype(np.uint16) & np.uint16((1 << _CODE_BITS) - 1)
+    region = (key >> (_PATTERN_BITS + _CODE_BITS)).astype(np.uint8)
+    cells = (region, code, pattern, np.array(count, dtype=np.int64))
     for column in cells:
         column.flags.writeable = False
     return cells

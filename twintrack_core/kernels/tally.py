@@ -59,3 +59,16 @@ class Tally:
             return self._table.astype(np.int64)
         self._move()
         return self._moved
+
+    def drain(
+        self,
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Empty the table: region, code, pattern and count of its non-zero cells, columns of one length."""
+        table = (self._table if self._moved is None else self.counts()).reshape(-1)
+        places = np.flatnonzero(table != 0)  # several times as quick as on the counts themselves
+        count = table[places].astype(np.int64)
+        region, pattern, code = np.unravel_index(places, self._table.shape)
+        self._table.reshape(-1)[places] = 0
+        self._moved = None
+        self._room = _CAPACITY
+        return region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), count
