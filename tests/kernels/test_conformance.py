@@ -29,6 +29,16 @@ class TestKernels(KernelConformance):
         self.kernel = kernels.get(request.param)
 
 
+class TestPortableC(KernelConformance):
+    """The C kernels as they run on a processor without AVX2."""
+
+    @pytest.fixture(autouse=True)
+    def _portable(self) -> None:
+        if "cython" not in kernels.names():
+            pytest.skip("the Cython kernels were not built")
+        self.kernel = kernels.get("cython").portable  # type: ignore[attr-defined]
+
+
 class Correct:
     """The oracle once more, in pieces in which the kernels below make their mistakes."""
 

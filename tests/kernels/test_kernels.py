@@ -215,3 +215,15 @@ assert "numba" in kernels.names()
 assert not {"numba", "twintrack_core.kernels.numba", "twintrack_core.kernels.cython"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("kernel", kernels.names())
+def test_scores_at_odd_addresses(kernel: str) -> None:
+    aligned = np.random.default_rng(0).random(3000).astype(np.float16)
+    odd = np.zeros(aligned.nbytes + 1, dtype=np.uint8)[1:].view(np.float16)
+    odd[:] = aligned
+    assert not odd.flags.aligned
+    expected = kernels.count(aligned, None, None, 0, kernel="reference")
+    np.testing.assert_array_equal(kernels.count(odd, None, None, 0, kernel=kernel), expected)
+    with pytest.raises(RequestError, match="aligned"):
+        kernels.relabel(aligned, np.zeros(N_CODES, dtype=np.float16), out=odd, kernel=kernel)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from twintrack_core.codes import N_CODES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray
 from twintrack_core.cohort.roi import BoxRegion, Region, parse_roi, region_of
 from twintrack_core.cohort.store import Cohort, StoredCase
-from twintrack_core.engine.run import Run, compute, task
+from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
     Tile,
     background_score,
@@ -23,6 +25,7 @@ from twintrack_core.engine.tiles import (
     read_scores,
     tile_bounds,
     tile_box,
+    tile_bytes,
     tile_shape,
     written_tiles,
 )
@@ -55,6 +58,11 @@ class CasePlan:
     case: StoredCase
     tasks: tuple[CountTask, ...]
     background: Cells
+
+    @property
+    def n_bytes(self) -> int:
+        """Decoded bytes of what is to be counted."""
+        return sum(len(work.tiles) for work in self.tasks) * tile_bytes(self.case)
 
 
 def accumulate(
@@ -105,26 +113,41 @@ def accumulate(
     kernels.get(kernel)
     check_policy(on_invalid)
     run = Run(workers, progress)
-    looks = [task(partial(_plan_case, cohort, name, str(rule), kernel, on_invalid)) for name in cohort.names]
-    plans: list[CasePlan] = compute(looks, run, "looking")
-    statistics = compute([_case_task(plan) for plan in plans], run, "counting")
+    looks = [
+        task(partial(_plan_cases, cohort, names, str(rule), kernel, on_invalid))
+        for names in groups(cohort.names, [LOOK_BYTES] * len(cohort), run)
+    ]
+    plans: list[CasePlan] = list(chain.from_iterable(compute(looks, run, "looking")))
+    work = [_cases_task(group) for group in groups(plans, [plan.n_bytes for plan in plans], run)]
+    statistics = chain.from_iterable(compute(work, run, "counting"))
     return CohortStatistics(dict(zip(cohort.names, statistics, strict=True)), roi=str(rule))
 
 
-def _case_task(plan: CasePlan) -> Any:
-    """Make the task of one case, whose tables are merged as soon as they are there: only statistics are held."""
-    if len(plan.tasks) == 1:
-        return task(partial(_count_case, plan))
-    return task(partial(_merge, plan), *(task(partial(count_tiles, work)) for work in plan.tasks))
+def _cases_task(plans: tuple[CasePlan, ...]) -> Any:
+    """Make the task of some cases. Tables are merged as soon as they are there: only statistics are held."""
+    if all(len(plan.tasks) <= 1 for plan in plans):
+        return task(partial(_count_cases, plans))
+    return task(
+        partial(_merge_cases, plans), *(task(partial(count_tiles, work)) for plan in plans for work in plan.tasks)
+    )
 
 
-def _count_case(plan: CasePlan) -> CaseStatistics:
-    return _merge(plan, *map(count_tiles, plan.tasks))
+def _count_cases(plans: tuple[CasePlan, ...]) -> list[CaseStatistics]:
+    return [_merge(plan, map(count_tiles, plan.tasks)) for plan in plans]
 
 
-def _merge(plan: CasePlan, *parts: Cells) -> CaseStatistics:
+def _merge_cases(plans: tuple[CasePlan, ...], *parts: Cells) -> list[CaseStatistics]:
+    left = iter(parts)
+    return [_merge(plan, islice(left, len(plan.tasks))) for plan in plans]
+
+
+def _merge(plan: CasePlan, parts: Iterable[Cells]) -> CaseStatistics:
     histogram = JointHistogram(plan.case.raters, *concatenate([plan.background, *parts]))
     return CaseStatistics(histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes))
+
+
+def _plan_cases(cohort: Cohort, names: tuple[str, ...], roi: str, kernel: str, on_invalid: OnInvalid) -> list[CasePlan]:
+    return [_plan_case(cohort, name, roi, kernel, on_invalid) for name in names]
 
 
 def _plan_case(cohort: Cohort, name: str, roi: str, kernel: str, on_invalid: OnInvalid) -> CasePlan:

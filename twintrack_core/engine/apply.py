@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,22 @@ import numpy.typing as npt
 
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
-from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array
+from twintrack_core.cohort.chunks import ChunkedArray, open_array
 from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
-from twintrack_core.engine.run import Run, compute, task
+from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
     Tile,
     background_score,
     batches,
     read_scores,
     tile_box,
+    tile_bytes,
     tile_grid,
     tile_shape,
     written_tiles,
 )
+from twintrack_core.engine.workspace import workspace
 from twintrack_core.errors import RequestError, WorkError
 from twintrack_core.kernels.dispatch import Place, check_policy, lut_with_invalid, report
 from twintrack_core.maps import CalibrationMap
@@ -124,7 +127,13 @@ def apply(
         if not writer.finished:
             settings = _Settings(writer, lut, source, kernel, on_invalid)
             left = [name for name in cohort.names if not writer.has_case(name)]
-            compute([_case_task(cohort, name, settings) for name in left], run, "applying")
+            looks = [
+                task(partial(_plan_cases, cohort, names, settings))
+                for names in groups(left, [LOOK_BYTES] * len(left), run)
+            ]
+            plans: list[_CasePlan] = list(chain.from_iterable(compute(looks, run, "looking")))
+            work = groups(plans, [plan.n_bytes for plan in plans], run)
+            compute([_cases_task(group, settings) for group in work], run, "applying")
             writer.finish()
     except OSError as error:
         raise WorkError(
@@ -146,24 +155,72 @@ class _Settings:
     on_invalid: OnInvalid
 
 
-def _case_task(cohort: Cohort, name: str, settings: _Settings) -> Any:
-    """Make the task of one case: its group first, then its tiles, then its mark of completion."""
-    case = cohort[name]
-    output = str(settings.writer.path / name / "probability")
+@dataclass(frozen=True, eq=False)
+class _CasePlan:
+    """What writing one case takes."""
+
+    case: StoredCase
+    tasks: tuple[RelabelTask, ...]
+    has_background: bool
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(len(work.tiles) for work in self.tasks) * tile_bytes(self.case)
+
+
+def _plan_cases(cohort: Cohort, names: tuple[str, ...], settings: _Settings) -> list[_CasePlan]:
+    return [_plan_case(cohort[name], settings) for name in names]
+
+
+def _plan_case(case: StoredCase, settings: _Settings) -> _CasePlan:
+    output = str(settings.writer.path / case.name / "probability")
     found = written_tiles(case)
-    has_background = len(found) < math.prod(tile_grid(case))
-    ready = task(partial(_prepare_case, case, settings, has_background=has_background))
-    written = []
-    for tiles in batches(case, found):
-        work = RelabelTask(
-            name, case.probability, output, settings.lut, tile_shape(case), tiles, settings.kernel, settings.on_invalid
+    tasks = tuple(
+        RelabelTask(
+            case.name,
+            case.probability,
+            output,
+            settings.lut,
+            tile_shape(case),
+            tiles,
+            settings.kernel,
+            settings.on_invalid,
         )
-        written.append(task(partial(_relabel_tiles, work), ready))
-    return task(partial(_end_case, settings.writer, name), ready, *written)
+        for tiles in batches(case, found)
+    )
+    return _CasePlan(case, tasks, has_background=len(found) < math.prod(tile_grid(case)))
 
 
-def _prepare_case(case: StoredCase, settings: _Settings, *, has_background: bool) -> None:
+def _cases_task(plans: tuple[_CasePlan, ...], settings: _Settings) -> Any:
+    """Make the task of some cases: each one's group first, then its tiles, then its mark of completion."""
+    if all(len(plan.tasks) <= 1 for plan in plans):
+        return task(partial(_write_cases, plans, settings))
+    ready = task(partial(_prepare_cases, plans, settings))
+    written = [task(partial(_relabel_tiles, work), ready) for plan in plans for work in plan.tasks]
+    return task(partial(_end_cases, plans, settings), ready, *written)
+
+
+def _write_cases(plans: tuple[_CasePlan, ...], settings: _Settings) -> None:
+    for plan in plans:
+        _prepare_case(plan, settings)
+        for work in plan.tasks:
+            _relabel_tiles(work)
+        settings.writer.end_case(plan.case.name)
+
+
+def _prepare_cases(plans: tuple[_CasePlan, ...], settings: _Settings) -> None:
+    for plan in plans:
+        _prepare_case(plan, settings)
+
+
+def _end_cases(plans: tuple[_CasePlan, ...], settings: _Settings, *_done: None) -> None:
+    for plan in plans:
+        settings.writer.end_case(plan.case.name)
+
+
+def _prepare_case(plan: _CasePlan, settings: _Settings) -> None:
     """Make the case's group and its empty probability, and copy everything that a map does not change."""
+    case = plan.case
     folder = settings.writer.begin_case(
         case.name,
         raters=case.raters,
@@ -177,7 +234,7 @@ def _prepare_case(case: StoredCase, settings: _Settings, *, has_background: bool
     score = background_score(case.probability)
     clip = settings.on_invalid == "clip"
     findings = kernels.get(settings.kernel).relabel(score, settings.lut, fill, clip=clip)
-    if has_background:  # otherwise no voxel has the fill value, and it may be anything
+    if plan.has_background:  # otherwise no voxel has the fill value, and it may be anything
         place = Place(f"Case {case.name}, the fill value of probability", (1,))
         report(findings, score, place, settings.on_invalid)
     if findings.invalid_scores:
@@ -195,22 +252,20 @@ def _copy_folder(source: Path, target: Path) -> None:
             shutil.copyfile(entry.path, target / entry.name)
 
 
-def _relabel_tiles(work: RelabelTask, _ready: None) -> None:
+def _relabel_tiles(work: RelabelTask, _ready: None = None) -> None:
     """Write the tiles of a task."""
     kernel = kernels.get(work.kernel)
     output = open_array(Path(work.output))
-    scratch = Scratch()
-    for tile in work.tiles:
-        box = tile_box(tile, work.tile_shape, output.shape)
-        scores = read_scores(work.probability, box, scratch)
-        shape = scores.shape[1:]
-        values = scratch.array("values", shape, work.lut.dtype)
-        flat = scores.reshape(len(scores), -1)
-        findings = kernel.relabel(flat, work.lut, values.reshape(-1), clip=work.on_invalid == "clip")
-        place = Place(f"Case {work.case}, chunk {tile}", shape, tuple(s.start for s in box))
-        report(findings, flat, place, work.on_invalid)
-        output.write_chunk(tile, values, scratch)
-
-
-def _end_case(writer: CohortWriter, name: str, *_done: None) -> None:
-    writer.end_case(name)
+    with workspace() as space:
+        scratch = space.scratch
+        for tile in work.tiles:
+            box = tile_box(tile, work.tile_shape, output.shape)
+            scores = read_scores(work.probability, box, scratch)
+            shape = scores.shape[1:]
+            values = scratch.array("values", shape, work.lut.dtype)
+            flat = scores.reshape(len(scores), -1)
+            findings = kernel.relabel(flat, work.lut, values.reshape(-1), clip=work.on_invalid == "clip")
+            if findings.invalid_scores:
+                place = Place(f"Case {work.case}, chunk {tile}", shape, tuple(s.start for s in box))
+                report(findings, flat, place, work.on_invalid)
+            output.write_chunk(tile, values, scratch)

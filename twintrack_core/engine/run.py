@@ -6,10 +6,20 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from twintrack_core.errors import RequestError
 from twintrack_core.kernels.dispatch import default_threads
+
+T = TypeVar("T")
+
+TASK_BYTES = 128 << 20
+"""Decoded bytes per task: enough that Dask's fraction of a millisecond per task does not show."""
+
+LOOK_BYTES = 8 << 20
+"""Opening and listing a case takes as long as decoding so much."""
+
+_TASKS_PER_WORKER = 4  # enough that none waits long for the last one
 
 
 @dataclass(frozen=True)
@@ -27,9 +37,36 @@ class Run:
     workers: int | None = None
     progress: bool = False
 
+    @property
+    def threads(self) -> int:
+        """Number of threads."""
+        return self.workers or default_threads()
+
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise RequestError(f"{self.workers} workers cannot work.", "Allowed: 1 or more.")
+
+
+def groups(items: Sequence[T], sizes: Sequence[int], run: Run) -> list[tuple[T, ...]]:
+    """Split items into runs of neighbours for one task each: of `TASK_BYTES`, or less so that every worker has some.
+
+    Parameters
+    ----------
+    items
+        What there is to do.
+    sizes
+        Bytes that each of them takes.
+    """
+    limit = min(TASK_BYTES, sum(sizes) // (_TASKS_PER_WORKER * run.threads))
+    found: list[list[T]] = []
+    filled = limit
+    for item, size in zip(items, sizes, strict=True):
+        if filled + size > limit:
+            found.append([])
+            filled = 0
+        found[-1].append(item)
+        filled += size
+    return [tuple(group) for group in found]
 
 
 def task(work: Callable[..., Any], *needs: Any) -> Any:
@@ -62,7 +99,7 @@ def compute(tasks: Sequence[Any], run: Run, label: str) -> list[Any]:
             bar.update()
 
         with (
-            ThreadPoolExecutor(run.workers or default_threads()) as pool,
+            ThreadPoolExecutor(run.threads) as pool,
             Callback(start_state=start, posttask=finished),
         ):
             results = dask.compute(*tasks, scheduler="threads", pool=pool, optimize_graph=False)

@@ -18,12 +18,10 @@ from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
 from twintrack_core.cohort.roi import MaskRegion, Region
 from twintrack_core.cohort.store import StoredCase
 from twintrack_core.cohort.writer import default_chunks
+from twintrack_core.engine.run import TASK_BYTES
 
 Tile = tuple[int, ...]
 """Index of a tile in the grid of a case."""
-
-TASK_BYTES = 128 << 20
-"""Decoded bytes per task: enough that Dask's fraction of a millisecond per task does not show."""
 
 _MAX_TILE_VOXELS = 1 << 24
 
@@ -88,10 +86,14 @@ def tile_bounds(
     return starts, np.minimum(starts + shape, size)
 
 
+def tile_bytes(case: StoredCase) -> int:
+    """Decoded bytes of the scores and votes of a tile."""
+    return math.prod(tile_shape(case)) * (case.members * np.dtype(case.probability.dtype).itemsize + 1)
+
+
 def batches(case: StoredCase, tiles: npt.NDArray[np.int64]) -> list[tuple[Tile, ...]]:
-    """Split a case's (n, 3) tiles into tasks of about `TASK_BYTES`."""
-    tile_bytes = math.prod(tile_shape(case)) * (case.members * np.dtype(case.probability.dtype).itemsize + 1)
-    n = max(1, TASK_BYTES // tile_bytes)
+    """Split a case's (n, 3) tiles into batches of about `TASK_BYTES`."""
+    n = max(1, TASK_BYTES // tile_bytes(case))
     return [tuple(map(tuple, tiles[start : start + n].tolist())) for start in range(0, len(tiles), n)]
 
 

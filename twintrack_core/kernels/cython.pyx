@@ -46,7 +46,6 @@ cdef extern from "stretches_variants.h" nogil:
 assert (N_CODES, CODE_NEGATIVE_ZERO) == (codes.N_CODES, codes.CODE_NEGATIVE_ZERO)
 assert (LOWEST_VALID, HIGHEST_VALID) == (codes.LOWEST_VALID, codes.HIGHEST_VALID)
 
-cdef bint _avx2 = has_avx2()
 cdef dict _DTYPES = {"float16": SCORES_FLOAT16, "float32": SCORES_FLOAT32, "uint8": SCORES_UINT8}
 
 
@@ -100,27 +99,42 @@ cdef class _Call:
         return Findings(self.found[0], self.found[1], self.found[2], self.found[3])
 
 
-def accumulate(scores, votes, region, table, *, bint clip=False):
-    """Count voxels into ``table[region, pattern, code]``; see `twintrack_core.kernels.findings` for the contract."""
-    cdef _Call call = _Call(scores)
-    cdef _Bytes marks = _Bytes(votes, call.stored.n)
-    cdef _Bytes inside = _Bytes(region, call.stored.n)
-    cdef _Bytes cells = _Bytes(table, 4 * N_CODES * table.shape[0] * table.shape[1], True)
-    cdef table_t planes
-    planes.patterns = table.shape[1]
-    planes.outside = <uint32_t *> cells.start
-    planes.inside = planes.outside + (len(table) - 1) * planes.patterns * N_CODES
-    with nogil:
-        c_accumulate(_avx2, &call.stored, marks.start, inside.start, &planes, clip, call.found, call.rows)
-    return call.findings()
+cdef class _Kernel:
+    """Both kernels for one instruction set."""
+
+    cdef bint avx2
+
+    def __cinit__(self, bint avx2):
+        self.avx2 = avx2
+
+    def accumulate(self, scores, votes, region, table, *, bint clip=False):
+        """Count voxels into ``table[region, pattern, code]``; `twintrack_core.kernels.findings` has the contract."""
+        cdef _Call call = _Call(scores)
+        cdef _Bytes marks = _Bytes(votes, call.stored.n)
+        cdef _Bytes inside = _Bytes(region, call.stored.n)
+        cdef _Bytes cells = _Bytes(table, 4 * N_CODES * table.shape[0] * table.shape[1], True)
+        cdef table_t planes
+        planes.patterns = table.shape[1]
+        planes.outside = <uint32_t *> cells.start
+        planes.inside = planes.outside + (len(table) - 1) * planes.patterns * N_CODES
+        with nogil:
+            c_accumulate(self.avx2, &call.stored, marks.start, inside.start, &planes, clip, call.found, call.rows)
+        return call.findings()
+
+    def relabel(self, scores, lut, out, *, bint clip=False):
+        """Write ``lut[code]`` to ``out``; `twintrack_core.kernels.findings` has the contract."""
+        cdef _Call call = _Call(scores)
+        cdef size_t item = out.itemsize
+        cdef _Bytes table = _Bytes(lut, (N_CODES + 1) * item)
+        cdef _Bytes values = _Bytes(out, call.stored.n * item, True)
+        with nogil:
+            c_relabel(self.avx2, &call.stored, table.start, values.start, item, clip, call.found, call.rows)
+        return call.findings()
 
 
-def relabel(scores, lut, out, *, bint clip=False):
-    """Write ``lut[code]`` to ``out``; see `twintrack_core.kernels.findings` for the contract."""
-    cdef _Call call = _Call(scores)
-    cdef size_t item = out.itemsize
-    cdef _Bytes table = _Bytes(lut, (N_CODES + 1) * item)
-    cdef _Bytes values = _Bytes(out, call.stored.n * item, True)
-    with nogil:
-        c_relabel(_avx2, &call.stored, table.start, values.start, item, clip, call.found, call.rows)
-    return call.findings()
+portable = _Kernel(False)
+"""Both kernels as they run on a processor without AVX2."""
+
+_best = _Kernel(has_avx2())
+accumulate = _best.accumulate
+relabel = _best.relabel

@@ -137,9 +137,9 @@ def relabel(
     clip = check_policy(on_invalid) == "clip"
     table = lut_with_invalid(lut, on_invalid)
     result = np.empty(shape, dtype=lut.dtype) if out is None else out
-    if result.shape != shape or result.dtype != lut.dtype or not result.flags.c_contiguous:
+    if result.shape != shape or result.dtype != lut.dtype or not (result.flags.c_contiguous and result.flags.aligned):
         raise RequestError(
-            f"out is {result.dtype} of shape {result.shape}.", f"Allowed: C-contiguous {lut.dtype} of shape {shape}."
+            f"out is {result.dtype} of shape {result.shape}.", f"Allowed: aligned, C-contiguous {lut.dtype} of shape {shape}."
         )
     values = result.reshape(-1)
 
@@ -225,7 +225,7 @@ def _flat_scores(probability: npt.ArrayLike, members: bool) -> tuple[npt.NDArray
         raise RequestError(
             f"probability has shape {array.shape}, which holds no member.", "Allowed: (member, ...) with members=True."
         )
-    return stacked.reshape(len(stacked), -1), stacked.shape[1:]
+    return np.require(stacked, requirements="A").reshape(len(stacked), -1), stacked.shape[1:]
 
 
 def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:

@@ -229,7 +229,8 @@ static size_t VARIANT(count_inside)(const uint8_t *region, size_t n)
 static void VARIANT(scatter)(const uint16_t *codes, const uint8_t *votes, const uint8_t *region, size_t n, int marked,
                              const struct table *table, struct second *second)
 {
-    uint32_t *const outside = second_table(second), *const inside = second_table(second + 1);
+    uint32_t *const inside = second_table(second + 1);
+    uint32_t *const outside = region == NULL ? inside : second_table(second);
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK) {
         const size_t n_inside = region == NULL ? BLOCK : VARIANT(count_inside)(region + i, BLOCK);
