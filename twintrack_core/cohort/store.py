@@ -160,9 +160,10 @@ def fingerprint(cohort: Cohort) -> str:
     Contents of chunks are not read, so inputs whose chunks all compress to the same sizes are not told apart.
     """
     digest = hashlib.sha256()
-    for case in cohort:
-        for path, size in _files(case.path):
-            digest.update(f"{os.path.relpath(path, cohort.path)}\0{size}\0".encode())
+    root = str(cohort.path)
+    for name in cohort.names:
+        for path, size in _files(os.path.join(root, name)):  # noqa: PTH118 - paths are strings here, there are many
+            digest.update(f"{path[len(root) + 1 :]}\0{size}\0".encode())
             if path.endswith("zarr.json"):
                 digest.update(Path(path).read_bytes())
     return digest.hexdigest()

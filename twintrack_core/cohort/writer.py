@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -188,21 +189,31 @@ def create_array(
     folder: Path, shape: Sequence[int], dtype: Any, *, chunks: Sequence[int] | None = None, fill: float = 0
 ) -> ChunkedArray:
     """Make an empty array of a case, (z, y, x) or (member, z, y, x), with the store's codec and chunks."""
+    spatial = tuple(chunks or default_chunks(tuple(shape)[-3:]))
+    metadata = json.loads(_template(len(shape), np.dtype(dtype).name, fill))
+    metadata["shape"] = list(shape)
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [1] * (len(shape) - 3) + list(spatial)
+    folder.mkdir(parents=True)
+    write_atomically(str(folder / "zarr.json"), json.dumps(metadata, indent=2).encode())
+    return open_array(folder)
+
+
+@functools.cache  # zarr-python takes milliseconds, and a store has two or three kinds of arrays
+def _template(n_axes: int, dtype: str, fill: float) -> str:
+    """Metadata of an array of one voxel, as zarr-python writes them."""
     import zarr
     from zarr.codecs import BloscCodec
 
-    spatial = tuple(chunks or default_chunks(tuple(shape)[-3:]))
-    name = np.dtype(dtype).name
-    zarr.create_array(
-        store=str(folder),
-        shape=tuple(shape),
-        chunks=(1,) * (len(shape) - 3) + spatial,
-        dtype=name,
-        fill_value=bool(fill) if name == "bool" else fill,
+    array = zarr.create_array(
+        store={},
+        shape=(1,) * n_axes,
+        chunks=(1,) * n_axes,
+        dtype=dtype,
+        fill_value=bool(fill) if dtype == "bool" else fill,
         compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=np.dtype(dtype).itemsize),
-        dimension_names=DIMENSIONS[len(shape)],
+        dimension_names=DIMENSIONS[n_axes],
     )
-    return open_array(folder)
+    return json.dumps(array.metadata.to_dict())
 
 
 def _write_array(folder: Path, values: npt.NDArray[Any]) -> None:
