@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -227,3 +228,20 @@ def test_scores_at_odd_addresses(kernel: str) -> None:
     np.testing.assert_array_equal(kernels.count(odd, None, None, 0, kernel=kernel), expected)
     with pytest.raises(RequestError, match="aligned"):
         kernels.relabel(aligned, np.zeros(N_CODES, dtype=np.float16), out=odd, kernel=kernel)
+
+
+def test_tallies_add_up_whatever_they_hold() -> None:
+    def half_full(room: int, moved: bool) -> Tally:
+        tally = Tally(1)
+        tally.add(kernels.get("reference"), np.array([[0, 0, 1]], dtype=np.float16), None, True)
+        tally._room = room
+        if moved:
+            tally._move()
+        return tally
+
+    for room, first, second in product((2**32 - 4, 1), (False, True), (False, True)):
+        total = half_full(room, first)
+        total.absorb(half_full(2**32 - 4, second))
+        region, code, pattern, count = total.drain()
+        np.testing.assert_array_equal(np.stack([region, code, pattern, count]), [[1, 1], [0, 0x3C00], [0, 0], [4, 2]])
+        assert not total.counts().any()

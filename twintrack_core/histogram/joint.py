@@ -159,10 +159,10 @@ class JointHistogram:
             For scores that are not probabilities, and marks of raters there are not.
         """
         names = check_raters(raters)
-        counts = kernels.count(
+        tally = kernels.tally_of(
             probability, votes, roi, len(names), members=members, kernel=kernel, threads=threads, on_invalid=on_invalid
         )
-        return cls.from_counts(counts, names)
+        return cls(names, *merge(*tally.drain()))
 
     @classmethod
     def from_arrays(

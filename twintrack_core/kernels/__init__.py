@@ -7,12 +7,12 @@ Each backend is a module with the same two functions, and `reference` is the ora
 ``relabel(scores, lut, out, *, clip) -> Findings``
     Look every voxel's score code up in ``lut``.
 
-``scores`` is (M, N): M members of N voxels, float16, float32 or uint8, C-contiguous. Callers use `count` and
+``scores`` is (M, N): M members of N voxels, float16, float32 or uint8, C-contiguous. Callers use `tally_of` and
 `relabel` of `twintrack_core.kernels.dispatch`, which take arrays of any shape.
 """
 
-from twintrack_core.kernels.dispatch import count, relabel
+from twintrack_core.kernels.dispatch import count, relabel, tally_of
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.registry import Kernel, get, names
 
-__all__ = ["Findings", "Kernel", "count", "get", "names", "relabel"]
+__all__ = ["Findings", "Kernel", "count", "get", "names", "relabel", "tally_of"]

@@ -29,7 +29,7 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def count(
+def tally_of(
     probability: npt.ArrayLike,
     votes: npt.NDArray[np.uint8] | None,
     roi: npt.NDArray[np.bool_] | None,
@@ -39,8 +39,8 @@ def count(
     kernel: str = "auto",
     threads: int | None = None,
     on_invalid: OnInvalid = "error",
-) -> npt.NDArray[np.int64]:
-    """Joint counts of score codes and rater patterns, outside and inside a region.
+) -> Tally:
+    """Count score codes and rater patterns, outside and inside a region.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def count(
 
     Returns
     -------
-    numpy.ndarray
-        (2, 15361, 2**R) int64: [outside / inside, code, pattern].
+    Tally
+        The joint counts.
 
     Raises
     ------
@@ -79,22 +79,33 @@ def count(
     region = None if roi is None else _flat(roi, "roi", shape, np.bool_).view(np.uint8)
     clip = check_policy(on_invalid) == "clip"
 
-    def count_slab(start: int, stop: int) -> tuple[npt.NDArray[np.int64], Findings]:
-        tally = Tally(n_raters)
+    def count_slab(start: int, stop: int) -> tuple[Tally, Findings]:
+        counted = Tally(n_raters)
         findings = Findings()
         for piece, members_scores in _pieces(scores, start, stop):
             some_votes = None if flat_votes is None else flat_votes[piece]
             some_region = True if region is None else region[piece]
-            findings += tally.add(backend, members_scores, some_votes, some_region, clip=clip).shifted(piece.start)
-        return tally.counts(), findings
+            findings += counted.add(backend, members_scores, some_votes, some_region, clip=clip).shifted(piece.start)
+        return counted, findings
 
     parts = _run_slabs(count_slab, scores.shape[1], threads)
     findings = sum((part[1] for part in parts[1:]), parts[0][1])
     report(findings, scores, Place("probability", shape), on_invalid, votes=flat_votes, n_raters=n_raters)
     total = parts[0][0]
-    for table, _ in parts[1:]:
-        total += table
-    return total.swapaxes(1, 2)
+    for counted, _ in parts[1:]:
+        total.absorb(counted)
+    return total
+
+
+def count(
+    probability: npt.ArrayLike,
+    votes: npt.NDArray[np.uint8] | None,
+    roi: npt.NDArray[np.bool_] | None,
+    n_raters: int,
+    **options: Any,
+) -> npt.NDArray[np.int64]:
+    """Joint counts as a dense table, (2, 15361, 2**R) int64: [outside / inside, code, pattern]; else as `tally_of`."""
+    return tally_of(probability, votes, roi, n_raters, **options).counts().swapaxes(1, 2)
 
 
 def relabel(
@@ -139,7 +150,8 @@ def relabel(
     result = np.empty(shape, dtype=lut.dtype) if out is None else out
     if result.shape != shape or result.dtype != lut.dtype or not (result.flags.c_contiguous and result.flags.aligned):
         raise RequestError(
-            f"out is {result.dtype} of shape {result.shape}.", f"Allowed: aligned, C-contiguous {lut.dtype} of shape {shape}."
+            f"out is {result.dtype} of shape {result.shape}, with strides {result.strides}.",
+            f"Allowed: aligned, C-contiguous {lut.dtype} of shape {shape}.",
         )
     values = result.reshape(-1)
 

@@ -46,19 +46,29 @@ class Tally:
             return kernel.accumulate(scores, votes, None, self._table[int(region) :][:1], clip=clip)
         return kernel.accumulate(scores, votes, region, self._table, clip=clip)
 
-    def _move(self) -> None:
+    def absorb(self, other: Tally) -> None:
+        """Add the counts of another tally of as many raters."""
+        if other._moved is not None:
+            self._move()[...] += other._move()
+            return
+        counted = _CAPACITY - other._room
+        if counted > self._room:
+            self._move()
+        self._room -= counted
+        self._table += other._table
+
+    def _move(self) -> npt.NDArray[np.int64]:
+        """Move all counts to 64 bits, and return them."""
         if self._moved is None:
             self._moved = np.zeros(self._table.shape, dtype=np.int64)
         self._moved += self._table
         self._table[:] = 0
         self._room = _CAPACITY
+        return self._moved
 
     def counts(self) -> npt.NDArray[np.int64]:
         """The table so far, (2, 2**R, 15361) int64: [outside / inside, pattern, code]."""
-        if self._moved is None:
-            return self._table.astype(np.int64)
-        self._move()
-        return self._moved
+        return self._table.astype(np.int64) if self._moved is None else self._move()
 
     def drain(
         self,
