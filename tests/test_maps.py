@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 
-from twintrack_core import maps
+from twintrack_core.array_types import array_types, register_array_type
 from twintrack_core.codes import CODE_VALUES, N_CODES, encode
 from twintrack_core.errors import InvalidScoresError, MapError, RequestError, WorkError
-from twintrack_core.maps import CalibrationMap, load_map, output_dtype, register_array_type
+from twintrack_core.maps import CalibrationMap, load_map, output_dtype
 
 
 def curve(score: Any, value: Any, **provenance: Any) -> CalibrationMap:
@@ -150,8 +151,12 @@ Foreign.__module__ = "far_away.arrays"
 
 
 @pytest.fixture
-def _no_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maps, "_array_types", {})
+def _no_types() -> Iterator[None]:
+    registered = dict(array_types)
+    array_types.clear()
+    yield
+    array_types.clear()
+    array_types.update(registered)
 
 
 @pytest.mark.usefixtures("_no_types")

@@ -1,6 +1,6 @@
 """Post-hoc multi-rater calibration of segmentation probabilities, at any scale.
 
-Public names load when they are first used, so that ``import twintrack_core`` costs little more than NumPy.
+Public names load when they are first used, so that ``import twintrack_core`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from twintrack_core.maps import ApplyMap, register_array_type
+from twintrack_core.array_types import ApplyMap, register_array_type
 
 if TYPE_CHECKING:
     from twintrack_core.calibrators import fit

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from twintrack_core import kernels
+from twintrack_core.array_types import array_types
 from twintrack_core.codes import CODE_VALUES, OnInvalid, encode
 from twintrack_core.errors import MapError, RequestError
 from twintrack_core.map_json import dump_map, parse_map, read_text, write_text
@@ -129,7 +130,7 @@ class CalibrationMap:
         ----------
         scores
             (...) scores in [0, 1]: a NumPy array, a list or a number, or an array of a type that was registered with
-            `register_array_type`. float16, float32, float64, or uint8 meaning k / 255.
+            `array_types.register_array_type`. float16, float32, float64, or uint8 meaning k / 255.
         members
             The first axis is the ensemble's; its members are averaged first.
         dtype
@@ -154,11 +155,11 @@ class CalibrationMap:
         module = type(scores).__module__
         if module in ("numpy", "builtins"):
             return self._call_numpy(scores, members, dtype, threads, on_invalid)
-        apply = _array_types.get(module.partition(".")[0])
+        apply = array_types.get(module.partition(".")[0])
         if apply is None:
             raise RequestError(
                 f"Scores cannot be of type {module}.{type(scores).__qualname__}.",
-                f"Allowed: NumPy arrays, lists, numbers{''.join(f', {name} arrays' for name in sorted(_array_types))}.",
+                f"Allowed: NumPy arrays, lists, numbers{''.join(f', {name} arrays' for name in sorted(array_types))}.",
                 "Convert them with numpy.asarray.",
             )
         return apply(self, scores, members=members, dtype=dtype, on_invalid=on_invalid)
@@ -231,38 +232,6 @@ def load_map(path: str | os.PathLike[str]) -> CalibrationMap:
     except MapError as error:
         action = error.action or "Undo the edit, or fit the map again with twintrack fit."
         raise MapError(f"{os.fspath(path)}: {error.what}", error.allowed, action) from error
-
-
-class ApplyMap(Protocol):
-    """How a map is applied to arrays of some library: `CalibrationMap.__call__`, but for ``threads``."""
-
-    def __call__(
-        self,
-        calibration: CalibrationMap,
-        scores: Any,
-        /,
-        *,
-        members: bool,
-        dtype: npt.DTypeLike | None,
-        on_invalid: OnInvalid,
-    ) -> Any:
-        """Return the calibrated scores, of the kind of ``scores``."""
-
-
-_array_types: dict[str, ApplyMap] = {}
-
-
-def register_array_type(root_module: str, apply: ApplyMap) -> None:
-    """Make maps accept the arrays of a library.
-
-    Parameters
-    ----------
-    root_module
-        First part of the name of the module that defines the arrays' type, for example "dask".
-    apply
-        What to do with them.
-    """
-    _array_types[root_module] = apply
 
 
 def output_dtype(scores: npt.DTypeLike, dtype: npt.DTypeLike | None = None) -> np.dtype[Any]:
