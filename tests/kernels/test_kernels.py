@@ -245,3 +245,16 @@ def test_tallies_add_up_whatever_they_hold() -> None:
         region, code, pattern, count = total.drain()
         np.testing.assert_array_equal(np.stack([region, code, pattern, count]), [[1, 1], [0, 0x3C00], [0, 0], [4, 2]])
         assert not total.counts().any()
+
+
+@pytest.mark.parametrize("kernel", kernels.names())
+@pytest.mark.parametrize(("dtype", "size"), [("float64", (1 << 21) + 77), ("uint8", (1 << 24) + 77)])
+def test_results_that_no_cache_holds(kernel: str, dtype: str, size: int) -> None:
+    codes = np.random.default_rng(0).integers(0, N_CODES, size).astype(np.uint16)
+    codes[size // 3 : size // 2] = 0
+    lut = (np.random.default_rng(1).random(N_CODES + 1) * 255).astype(dtype)
+    whole = np.full(size + 2, 7, dtype=dtype)
+    out = whole[1:-1]  # aligned to its items only
+    kernels.get(kernel).relabel(codes.view(np.float16)[np.newaxis], lut, out)
+    np.testing.assert_array_equal(out, lut[codes])
+    np.testing.assert_array_equal(whole[[0, -1]], 7)

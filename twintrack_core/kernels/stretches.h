@@ -385,11 +385,37 @@ static void VARIANT(write_values)(size_t item, const uint16_t *codes, size_t n, 
 #undef WRITE
 }
 
+#ifdef STRETCHES_F16C
+#define STREAM_FROM ((size_t)1 << 24) /* bytes that no cache holds */
+
+/* Copy past the caches. */
+static void VARIANT(stream)(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+    const size_t head = -(uintptr_t)to % 16 < bytes ? -(uintptr_t)to % 16 : bytes;
+    memcpy(to, from, head);
+    size_t i = head;
+    for (; i + 16 <= bytes; i += 16)
+        _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
+    memcpy(to + i, from + i, bytes - i);
+}
+#define STREAM_END _mm_sfence()
+#else
+#define STREAM_FROM SIZE_MAX
+
+static void VARIANT(stream)(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+    memcpy(to, from, bytes);
+}
+#define STREAM_END (void)0
+#endif
+
 static void VARIANT(relabel)(const struct scores *scores, const void *lut, uint8_t *out, size_t item, int clip,
                              int64_t *found, const uint8_t **rows)
 {
     const size_t stretch = stretch_of(scores);
+    const int past_caches = scores->n * item >= STREAM_FROM; /* else lines are read only to be overwritten */
     uint16_t buffer[STRETCH];
+    uint64_t values[STRETCH];
     for (size_t start = 0; start < scores->n; start += stretch) {
         const size_t n = scores->n - start < stretch ? scores->n - start : stretch;
         const uint16_t *codes = NULL;
@@ -401,6 +427,11 @@ static void VARIANT(relabel)(const struct scores *scores, const void *lut, uint8
                 codes = buffer;
             }
         }
-        VARIANT(write_values)(item, codes, n, lut, out + start * item);
+        VARIANT(write_values)(item, codes, n, lut, past_caches ? (uint8_t *)values : out + start * item);
+        if (past_caches)
+            VARIANT(stream)(out + start * item, (const uint8_t *)values, n * item);
     }
+    STREAM_END;
 }
+#undef STREAM_END
+#undef STREAM_FROM
