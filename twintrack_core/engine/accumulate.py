@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,16 @@ from twintrack_core.engine.tiles import (
 from twintrack_core.engine.workspace import workspace
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
-from twintrack_core.histogram.cells import Cells, concatenate, merge
+from twintrack_core.histogram.cells import Cells, concatenate, freeze
 from twintrack_core.kernels.dispatch import Place, check_policy, report
+
+
+class Background(NamedTuple):
+    """Voxels that are never read: their score code, and how many are outside and inside the region."""
+
+    code: int
+    outside: int
+    inside: int
 
 
 @dataclass(frozen=True)
@@ -49,15 +57,15 @@ class CountTask:
     tiles: tuple[Tile, ...]
     kernel: str
     on_invalid: OnInvalid
+    background: Background | None = None
 
 
 @dataclass(frozen=True)
 class CasePlan:
-    """What counting one case takes: its tasks, and the cells of what is never read."""
+    """What counting one case takes: one task or more."""
 
     case: StoredCase
     tasks: tuple[CountTask, ...]
-    background: Cells
 
     @property
     def n_bytes(self) -> int:
@@ -125,7 +133,7 @@ def accumulate(
 
 def _cases_task(plans: tuple[CasePlan, ...]) -> Any:
     """Make the task of some cases. Tables are merged as soon as they are there: only statistics are held."""
-    if all(len(plan.tasks) <= 1 for plan in plans):
+    if all(len(plan.tasks) == 1 for plan in plans):
         return task(partial(_count_cases, plans))
     return task(
         partial(_merge_cases, plans), *(task(partial(count_tiles, work)) for plan in plans for work in plan.tasks)
@@ -142,7 +150,7 @@ def _merge_cases(plans: tuple[CasePlan, ...], *parts: Cells) -> list[CaseStatist
 
 
 def _merge(plan: CasePlan, parts: Iterable[Cells]) -> CaseStatistics:
-    histogram = JointHistogram(plan.case.raters, *concatenate([plan.background, *parts]))
+    histogram = JointHistogram(plan.case.raters, *concatenate(list(parts)))
     return CaseStatistics(histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes))
 
 
@@ -154,42 +162,49 @@ def _plan_case(cohort: Cohort, name: str, roi: str, kernel: str, on_invalid: OnI
     case = cohort[name]
     region = region_of(case, parse_roi(roi))
     tiles = written_tiles(case, ["votes"], region)
-    shape = tile_shape(case)
-    votes = case.parts.get("votes")
-    tasks = tuple(
-        CountTask(name, case.probability, votes, len(case.raters), region, shape, batch, kernel, on_invalid)
-        for batch in batches(case, tiles)
+    work = partial(
+        CountTask,
+        name,
+        case.probability,
+        case.parts.get("votes"),
+        len(case.raters),
+        region,
+        tile_shape(case),
+        kernel=kernel,
+        on_invalid=on_invalid,
     )
-    return CasePlan(case, tasks, _count_background(case, region, tiles, kernel, on_invalid))
+    # What is in no tile is counted with the first batch, and is a batch of its own where there is none.
+    first, *others = batches(case, tiles) or [()]
+    background = _background(case, region, tiles, kernel, on_invalid)
+    return CasePlan(case, (work(first, background=background), *map(work, others)))
 
 
-def _count_background(
+def _background(
     case: StoredCase, region: Region, tiles: npt.NDArray[np.int64], kernel: str, on_invalid: OnInvalid
-) -> Cells:
-    """Cells of the voxels in no tile: unmarked, with the score of an unwritten chunk. Nothing is read."""
+) -> Background | None:
+    """Find what the voxels in no tile are; None if there is none to count."""
     starts, stops = tile_bounds(tiles, tile_shape(case), case.shape)
     n = math.prod(case.shape) - int((stops - starts).prod(axis=1).sum())
+    if n == 0:
+        return None
     # Outside the tiles a mask is unwritten within its reach, so all of that is outside the region.
     inside = region.size - region.overlap(starts, stops) if isinstance(region, BoxRegion) else 0
-    if n == 0:
-        return concatenate([])
     table = np.zeros((1, 1, N_CODES), dtype=np.uint32)
     score = background_score(case.probability)
     findings = kernels.get(kernel).accumulate(score, None, None, table, clip=on_invalid == "clip")
     report(findings, score, Place(f"Case {case.name}, the fill value of probability", (1,)), on_invalid)
-    codes = np.flatnonzero(table).astype(np.uint16)  # one, or none where it is left out
-    places = np.array([0, 1], dtype=np.uint8)[: 2 * len(codes)]
-    counts = np.array([n - inside, inside], dtype=np.int64)[: len(places)]
-    return merge(places, codes.repeat(2), np.zeros_like(places), counts)
+    return None if findings.invalid_scores else Background(int(np.argmax(table)), n - inside, inside)
 
 
 def count_tiles(work: CountTask) -> Cells:
-    """Count the tiles of a task."""
+    """Count the tiles of a task, and the background that comes with it."""
     kernel = kernels.get(work.kernel)
     clip = work.on_invalid == "clip"
     size = work.probability.shape[-3:]
     with workspace() as space:
         scratch, tally = space.scratch, space.tally(work.n_raters)
+        if work.background is not None:
+            tally.put(*work.background)
         for tile in work.tiles:
             box = tile_box(tile, work.tile_shape, size)
             scores = read_scores(work.probability, box, scratch)
@@ -206,4 +221,4 @@ def count_tiles(work: CountTask) -> Cells:
             if any(findings[::2]):
                 place = Place(f"Case {work.case}, chunk {tile}", shape, tuple(s.start for s in box))
                 report(findings, flat, place, work.on_invalid, votes=marks, n_raters=work.n_raters)
-        return tally.drain()
+        return freeze(tally.drain())

@@ -67,14 +67,20 @@ def from_keys(key: npt.NDArray[np.int32], count: npt.NDArray[np.int64]) -> Cells
     pattern = key.astype(np.uint8)
     code = (key >> _PATTERN_BITS).astype(np.uint16) & np.uint16((1 << _CODE_BITS) - 1)
     region = (key >> (_PATTERN_BITS + _CODE_BITS)).astype(np.uint8)
-    cells = (region, code, pattern, np.array(count, dtype=np.int64))
-    for column in cells:
+    return freeze((region, code, pattern, np.array(count, dtype=np.int64)))
+
+
+def freeze(columns: Cells) -> Cells:
+    """Make columns that are sorted, of different places and without a count of 0, the canonical ones they could be."""
+    for column in columns:
         column.flags.writeable = False
-    return cells
+    return columns
 
 
 def concatenate(parts: Sequence[Cells]) -> Cells:
-    """Merge the cells of several histograms; none give no cells."""
+    """Merge the canonical cells of several histograms; none give no cells."""
+    if len(parts) == 1:
+        return parts[0]
     empty = from_keys(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
     region, code, pattern, count = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
     return merge(region, code, pattern, count)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import MAX_RATERS, N_CODES, OnInvalid
 from twintrack_core.errors import InvalidVotesError, RequestError
-from twintrack_core.histogram.cells import Cells, bit_table, concatenate, merge
+from twintrack_core.histogram.cells import Cells, bit_table, concatenate, freeze, merge
 from twintrack_core.names import some
 
 RegionName = Literal["whole", "roi"]
@@ -162,7 +162,7 @@ class JointHistogram:
         tally = kernels.tally_of(
             probability, votes, roi, len(names), members=members, kernel=kernel, threads=threads, on_invalid=on_invalid
         )
-        return cls(names, *merge(*tally.drain()))
+        return cls(names, *freeze(tally.drain()))
 
     @classmethod
     def from_arrays(

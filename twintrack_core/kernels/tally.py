@@ -70,15 +70,29 @@ class Tally:
         """The table so far, (2, 2**R, 15361) int64: [outside / inside, pattern, code]."""
         return self._table.astype(np.int64) if self._moved is None else self._move()
 
+    def put(self, code: int, outside: int, inside: int) -> None:
+        """Count unmarked voxels of one score code that no kernel saw."""
+        table = self._table if outside + inside <= self._room else self._move()
+        if table is self._table:
+            self._room -= outside + inside
+        table[:, 0, code] += np.array([outside, inside], dtype=table.dtype)
+
     def drain(
         self,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Empty the table: region, code, pattern and count of its non-zero cells, columns of one length."""
-        table = (self._table if self._moved is None else self.counts()).reshape(-1)
+        """Empty the table: region, code, pattern and count of its non-zero cells, sorted by the first three."""
+        table = (self._table if self._moved is None else self._move()).reshape(-1)
         places = np.flatnonzero(table != 0)  # several times as quick as on the counts themselves
-        count = table[places].astype(np.int64)
-        region, pattern, code = np.unravel_index(places, self._table.shape)
+        row, code = np.divmod(places, N_CODES)
+        short = code.astype(np.uint16)  # sorted by radix
+        n_outside = int(np.searchsorted(row, self._table.shape[1]))
+        order = np.concatenate(
+            [np.argsort(short[:n_outside], kind="stable"), n_outside + np.argsort(short[n_outside:], kind="stable")]
+        )
+        row = row[order]
+        region, pattern = row >= self._table.shape[1], row & (self._table.shape[1] - 1)
+        count = table[places[order]].astype(np.int64)
         self._table.reshape(-1)[places] = 0
         self._moved = None
         self._room = _CAPACITY
-        return region.astype(np.uint8), code.astype(np.uint16), pattern.astype(np.uint8), count
+        return region.view(np.uint8), short[order], pattern.astype(np.uint8), count
