@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test lint types unit bench bench-peers clean
 
 demo: $(VENV)/.all
 	rm -rf demo
@@ -21,10 +21,17 @@ types: $(VENV)/.test
 unit: $(VENV)/.test
 	$(BIN)/pytest
 
+# Answers and times of every contender, then the tables of docs/performance.md; `make bench WRITE=--write` puts them there.
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/kernels.py --runs 3 --gigavoxels 0.5
-	$(BIN)/python benchmarks/engine.py --runs 3 --cases 6
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/pytest benchmarks --benchmark-enable --megavoxels 0.25 -k "region or softmax" \
+		--benchmark-max-time 0.05 --benchmark-min-rounds 3 --benchmark-columns median,min,max,rounds
+	$(BIN)/python -m benchmarks.tables $(WRITE)
+
+# The same with torch and the libraries on it, in an environment of its own, for what they take part in.
+bench-peers:
+	$(MAKE) VENV=.venv-peers .venv-peers/.peers
+	.venv-peers/bin/pytest benchmarks -k "metrics or job"
+	.venv-peers/bin/python -m benchmarks.tables --only fits-and-metrics --only job $(WRITE)
 
 # One environment; each stamp adds an extra to it, and is made anew when the requirements change.
 $(VENV)/.%: pyproject.toml setup.py $(wildcard twintrack_core/kernels/*.pyx twintrack_core/kernels/*.h)
@@ -33,4 +40,4 @@ $(VENV)/.%: pyproject.toml setup.py $(wildcard twintrack_core/kernels/*.pyx twin
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) .venv-peers build demo *.egg-info

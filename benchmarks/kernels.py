@@ -1,108 +1,170 @@
-"""Kernels in memory against the floors: reading or copying the same bytes, and what NumPy users would call.
-
-    python benchmarks/kernels.py [--gigavoxels 2.1] [--runs 5]
-
-Whole volumes are measured with one and with all threads, peers with one. Every answer is checked before it is timed.
-"""
+"""Kernels in memory: against reading and copying the same bytes, and against other libraries."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import data
-import fast_histogram
-import floors
-import numpy as np
-import numpy.typing as npt
-import timing
-
+from benchmarks.sections import Goal, Section, Settings, table, threads_text
 from twintrack_core import kernels
-from twintrack_core.codes import CODE_VALUES, N_CODES
-from twintrack_core.kernels.dispatch import default_threads
+from twintrack_core.bench import data
+from twintrack_core.bench.contenders import contenders
+from twintrack_core.bench.run import Request, Row, measure, measure_group
+from twintrack_core.bench.timing import Spread
 
-_EDGES = np.arange(N_CODES + 1) - 0.5
-_PEER_VOXELS = 1 << 24
+_LARGE = 20.0  # million voxels: 60 MB, more than most caches hold
+_MIDDLE = 12.0  # enough that what a call costs by itself does not show
+_SMALL = 2.0  # what the slowest peers do in a second
+_BACKGROUND = ("unwritten", "region")
+_DENSE = ("uniform", "softmax")
+_PEER_GOALS = {
+    "fast_histogram.histogram2d": 4.0,
+    "numpy.histogram2d": 30.0,
+    "numpy.take": 3.0,
+    "numpy.interp": 15.0,
+}
+_TITLES = {
+    "accumulate": "Time / time to read the same bytes",
+    "apply": "Time / time to copy the scores",
+}
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigavoxels", type=float, default=2.1)
-    parser.add_argument("--runs", type=int, default=5)
-    arguments = parser.parse_args()
-    print(f"numba kernel, float16 scores, five raters; {timing.machine()}\n")
-    depth = int(arguments.gigavoxels * 1e9 / (512 * 512))
-    volumes = ("volume", "threads", "Gvoxel/s", "accumulate / read", "Gvoxel/s", "apply / copy")
-    timing.print_table(volumes, (row for kind in data.KINDS for row in _volume(kind, depth, arguments.runs)))
-    print()
-    peers = ("dense scores, one thread", "Gvoxel/s", "peer / twintrack")
-    timing.print_table(peers, _peers(arguments.runs))
+def fast_kernels() -> tuple[str, ...]:
+    """Every kernel but the oracle, which is written to be read."""
+    return tuple(name for name in kernels.names() if name != "reference")
 
 
-def _volume(kind: str, depth: int, runs: int) -> list[tuple[object, ...]]:
-    case_scores, case_votes = data.volume(kind, (64, 512, 512))
-    _check(case_scores[30:34], case_votes[30:34])
-    tiles = -(-depth // 64)
-    scores, votes = (np.concatenate([array] * tiles)[:depth] for array in (case_scores, case_votes))
-    lut = np.sqrt(CODE_VALUES).astype(np.float16)
-    out = np.empty_like(scores)
-    rows: list[tuple[object, ...]] = []
-    for threads in (1, default_threads()):
-        accumulate = timing.ratio(
-            partial(kernels.count, scores, votes, None, 5, threads=threads),
-            partial(floors.read, [scores, votes], threads),
-            runs,
+def best_kernel() -> str:
+    """Name of the kernel that "auto" stands for."""
+    return next(name for name in fast_kernels() if kernels.get(name) is kernels.get("auto"))
+
+
+def floors(settings: Settings) -> Section:
+    """Every kernel on every kind of volume, against the floors."""
+    request = Request(
+        tasks=("accumulate", "apply"),
+        kinds=data.available_kinds(),
+        kernels=fast_kernels(),
+        threads=settings.threads,
+        megavoxels=_LARGE,
+        runs=settings.runs,
+        peers=False,
+    )
+    rows = [row for group in measure(request) for row in group]
+    texts = []
+    for task in request.tasks:
+        some = [row for row in rows if row.task == task]
+        ours = [row for row in some if row.kernel]
+        texts.append(_matrix(f"{_TITLES[task]}, {some[0].voxels:,} voxels", ours, lambda row: str(row.to_floor)))
+        texts.append(_matrix("Million voxels a second", some, _rate))
+    goals = [
+        Goal(
+            "accumulate, background / read" if row.task == "accumulate" else "apply, background / copy",
+            f"{row.kind}, {threads_text(row.threads)}",
+            1.3 if row.task == "accumulate" else 1.2,
+            row.to_floor,
+            at_least=False,
+            how=f"kernel {row.kernel}, {row.voxels:,} voxels",
         )
-        apply = timing.ratio(
-            partial(kernels.relabel, scores, lut, out=out, threads=threads),
-            partial(floors.copy, scores, out, threads),
-            runs,
+        for row in rows
+        if row.kernel == best_kernel() and row.kind in _BACKGROUND and row.to_floor
+    ]
+    return Section("\n\n".join(texts), tuple(goals))
+
+
+def peers(settings: Settings) -> Section:
+    """Every contender of accumulate and apply on every kind of volume."""
+    request = Request(
+        tasks=("accumulate", "apply"),
+        kinds=data.available_kinds(),
+        kernels=fast_kernels(),
+        threads=settings.threads,
+        megavoxels=_SMALL,
+        runs=settings.runs,
+    )
+    return _compared(request)
+
+
+def dense(settings: Settings) -> Section:
+    """The peers that goals name, on volumes large enough that what a call costs by itself does not show."""
+    rows: list[Row] = []
+    for kind in _DENSE:
+        some = data.volume(kind, round(_MIDDLE * 1e6))
+        for task in ("accumulate", "apply"):
+            wanted = [c for c in contenders(task, [best_kernel()]) if c.kernel or c.name in _PEER_GOALS]
+            rows += measure_group(task, some, wanted, [1], settings.runs)
+    ours = _ours(rows)
+    others = [row for row in rows if row.contender in _PEER_GOALS and row.seconds]
+    lines = [
+        (row.task, row.kind, row.contender, row.runs, _rate(ours[row.task, row.kind]), _rate(row), _slower(row, ours))
+        for row in others
+    ]
+    header = (
+        "task", "volume", "peer", "runs", f"kernel {best_kernel()}, Mvoxel/s", "peer, Mvoxel/s", "times as fast",
+    )  # fmt: skip
+    goals = [
+        Goal(
+            f"{row.task}, dense: times as fast as {row.contender}",
+            f"{row.kind}, 1 thread",
+            _PEER_GOALS[row.contender],
+            _slower(row, ours),
+            at_least=True,
+            how=f"kernel {best_kernel()}, {row.voxels:,} voxels",
         )
-        gigavoxels = scores.size / 1e9
-        rows.append((kind, threads, gigavoxels / accumulate.seconds, accumulate, gigavoxels / apply.seconds, apply))
-    return rows
+        for row in others
+    ]
+    return Section(table(f"One thread, {rows[0].voxels:,} voxels", header, lines), tuple(goals))
 
 
-def _check(scores: npt.NDArray[Any], votes: npt.NDArray[np.uint8]) -> None:
-    lut = np.sqrt(CODE_VALUES).astype(np.float16)
-    expected = kernels.count(scores, votes, None, 5, kernel="reference")
-    np.testing.assert_array_equal(kernels.count(scores, votes, None, 5), expected)
-    np.testing.assert_array_equal(kernels.relabel(scores, lut), kernels.relabel(scores, lut, kernel="reference"))
+def slower_tasks(settings: Settings) -> Section:
+    """Every contender of fits and metrics, from voxels."""
+    kinds = tuple(kind for kind in ("region", "softmax", "uniform", "cells") if data.why_not(kind) is None)
+    request = Request(
+        tasks=("fit", "metrics"),
+        kinds=kinds,
+        kernels=fast_kernels(),
+        threads=settings.threads,
+        megavoxels=_SMALL,
+        runs=settings.runs,
+    )
+    return _compared(request)
 
 
-def _peers(runs: int) -> list[tuple[object, ...]]:
-    rng = np.random.default_rng(0)
-    codes = rng.integers(0, N_CODES, _PEER_VOXELS).astype(np.uint16)
-    votes = rng.integers(0, 32, _PEER_VOXELS).astype(np.uint8)
-    scores = codes.view(np.float16)
-    ours = kernels.count(scores, votes, None, 5, threads=1)[1]
-    x, y = codes.astype(np.float64), votes.astype(np.float64)
-    bins, ranges = (N_CODES, 32), ((-0.5, N_CODES - 0.5), (-0.5, 31.5))
-    histograms: dict[str, Callable[[], npt.NDArray[Any]]] = {
-        "fast_histogram.histogram2d": lambda: fast_histogram.histogram2d(x, y, bins, ranges),
-        "numpy.histogram2d": lambda: np.histogram2d(x, y, bins, ranges)[0],
-        "numpy.bincount": lambda: np.bincount(codes.astype(np.int64) * 32 + votes, minlength=N_CODES * 32),
-    }
-    rows: list[tuple[object, ...]] = []
-    for name, peer in histograms.items():
-        np.testing.assert_array_equal(np.reshape(peer(), ours.shape), ours)
-        ratio = timing.ratio(lambda: kernels.count(scores, votes, None, 5, threads=1), peer, runs)
-        rows.append((f"accumulate, {name}", _PEER_VOXELS / ratio.seconds / 1e9, ratio.inverse()))
-    lut = np.sqrt(CODE_VALUES).astype(np.float32)
-    values = scores.astype(np.float32)
-    maps: dict[str, Callable[[], npt.NDArray[Any]]] = {
-        "numpy.take": lambda: np.take(lut, codes),
-        "numpy.interp": lambda: np.interp(values, CODE_VALUES, lut),
-    }
-    for name, peer in maps.items():
-        np.testing.assert_array_equal(peer().astype(np.float32), kernels.relabel(scores, lut, threads=1))
-        ratio = timing.ratio(lambda: kernels.relabel(scores, lut, threads=1), peer, runs)
-        rows.append((f"apply, {name}", _PEER_VOXELS / ratio.seconds / 1e9, ratio.inverse()))
-    return rows
+def _compared(request: Request) -> Section:
+    rows = [row for group in measure(request) for row in group]
+    ours = _ours(rows)
+    texts = []
+    for task in request.tasks:
+        some = [row for row in rows if row.task == task]
+        texts.append(_matrix(f"{task}: million voxels a second, {some[0].voxels:,} voxels", some, _rate))
+        others = [row for row in some if row.kernel is None and row.threads == 1 and row.to_floor]
+        title = f"{task}, one thread: time / time of the kernel {best_kernel()}"
+        texts.append(_matrix(title, others, lambda row: str(_slower(row, ours))))
+        absent = dict.fromkeys(f"{row.contender}: {row.why}" for row in some if row.why)
+        texts += ["\n".join(f"- {line}" for line in absent)] if absent else []
+    return Section("\n\n".join(texts))
 
 
-if __name__ == "__main__":
-    main()
+def _ours(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    """Rows of the best kernel with one thread, by task and kind."""
+    return {(row.task, row.kind): row for row in rows if row.kernel == best_kernel() and row.threads == 1}
+
+
+def _slower(row: Row, ours: Mapping[tuple[str, str], Row]) -> Spread:
+    return row.over(ours[row.task, row.kind])
+
+
+def _rate(row: Row) -> str:
+    assert row.seconds is not None
+    rate = row.voxels / row.seconds.median / 1e6
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
+def _matrix(title: str, rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
+    """Lay contenders and threads out down, kinds across."""
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    found = {(row.contender, row.threads, row.kind): row for row in rows if row.seconds}
+    lines = [
+        [name, threads, *(cell(found[name, threads, kind]) if (name, threads, kind) in found else "" for kind in kinds)]
+        for name, threads in dict.fromkeys((name, threads) for name, threads, _ in found)
+    ]
+    return table(title, ("contender", "threads", *kinds), lines)

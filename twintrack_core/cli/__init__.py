@@ -27,6 +27,7 @@ COMMANDS = (
     "merge",
     "export",
     "calibrate",
+    "bench",
 )
 
 
