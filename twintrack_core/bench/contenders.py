@@ -198,7 +198,7 @@ def _of_kernel(task: str, kernel: str) -> Contender:
 
 
 def _count(kernel: str, volume: Volume, threads: int) -> Callable[[], Any]:
-    return lambda: kernels.count(volume.scores, volume.votes, None, len(RATERS), kernel=kernel, threads=threads)
+    return lambda: kernels.tally_of(volume.scores, volume.votes, None, len(RATERS), kernel=kernel, threads=threads)
 
 
 def _relabel(kernel: str, volume: Volume, threads: int) -> Callable[[], Any]:
@@ -226,8 +226,12 @@ def _as_it_is(found: Any, _: Volume) -> Any:
     return found
 
 
+def _dense(tally: Any, _: Volume) -> Any:
+    return tally.counts().swapaxes(1, 2)
+
+
 _OURS: Mapping[str, tuple[Callable[[str, Volume, int], Callable[[], Any]], Callable[[Any, Volume], Any]]] = {
-    "accumulate": (_count, _as_it_is),
+    "accumulate": (_count, _dense),
     "apply": (_relabel, _as_float16),
     "fit": (_fit, _table),
     "metrics": (_metrics, _as_it_is),

@@ -26,7 +26,8 @@ def accumulate(
     known = pattern < table.shape[1]
     counted = valid & known
     plane = np.where(inside, len(table) - 1, 0)
-    np.add.at(table, (plane[counted], pattern[counted], codes[counted]), 1)
+    cell = np.ravel_multi_index((plane[counted], pattern[counted], codes[counted]), table.shape)
+    np.add.at(table.reshape(-1), cell, table.dtype.type(1))  # a 1 of another dtype takes eighty times as long
     return Findings.of(valid, known)
 
 
