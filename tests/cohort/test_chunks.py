@@ -21,7 +21,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from twintrack_core.cohort import chunks as chunks_module
 from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array, read_json, write_atomically
@@ -47,10 +47,35 @@ FILLS = {
     "uint8": (0, 7, 255),
     "bool": (False, True),
 }
+
+
+def sharding(chunks: tuple[int, ...], *codecs: Any, checksum: bool = True, first: bool = False) -> Any:
+    """Make what puts chunks into shards; the array's own chunks are the shards then."""
+    return ShardingCodec(
+        chunk_shape=chunks,
+        codecs=[codec for codec in (codecs or (BytesCodec(),)) if codec is not None],
+        index_codecs=[BytesCodec(), Crc32cCodec()] if checksum else [BytesCodec()],
+        index_location="start" if first else "end",
+    )
+
+
 # What only zarr-python reads
 OTHERS: dict[str, dict[str, Any]] = {
-    "sharded": {"shards": (8, 8, 8)},
-    "sharded, dots": {"shards": (4, 8, 8), "chunk_key_encoding": {"name": "default", "separator": "."}},
+    "shards in shards": {"serializer": sharding((4, 4, 2), sharding((2, 2, 2), BytesCodec(), ZstdCodec()))},
+    "big-endian in shards": {"serializer": sharding((4, 2, 2), BytesCodec(endian="big"), ZstdCodec())},
+    "transposed in shards": {"serializer": sharding((2, 2, 2), TransposeCodec(order=(2, 1, 0)), BytesCodec())},
+    "crc32c in shards": {"serializer": sharding((2, 4, 2), BytesCodec(), Crc32cCodec())},
+    "sharded, dots": {
+        "serializer": sharding((2, 2, 2), BytesCodec(endian="big")),
+        "chunk_key_encoding": {"name": "default", "separator": "."},
+    },
+    "version 2 shards": {"shards": (4, 4, 4), "chunk_key_encoding": {"name": "v2", "separator": "."}},
+    "big-endian index": {
+        "serializer": ShardingCodec(chunk_shape=(2, 2, 2), index_codecs=[BytesCodec(endian="big"), Crc32cCodec()])
+    },
+    "compressed index": {
+        "serializer": ShardingCodec(chunk_shape=(2, 2, 2), index_codecs=[BytesCodec(), Crc32cCodec(), Crc32cCodec()])
+    },
     "big-endian": {"serializer": BytesCodec(endian="big"), "compressors": GzipCodec()},
     "transposed": {"filters": [TransposeCodec(order=(2, 1, 0))]},
     "crc32c": {"compressors": [Crc32cCodec()]},
@@ -124,7 +149,15 @@ def test_any_array_reads_as_zarr_reads_it(tmp_path_factory: pytest.TempPathFacto
     fill = data.draw(st.sampled_from(FILLS[dtype]))
     compressor = COMPRESSORS[data.draw(st.sampled_from(sorted(COMPRESSORS)))]
     separator = data.draw(st.sampled_from(["/", "."]))
-    stored = create(path / "a", shape, chunks, dtype, compressors=compressor, separator=separator, fill_value=fill)
+    options: dict[str, Any] = {"separator": separator, "fill_value": fill}
+    per_shard = data.draw(st.none() | st.tuples(*[st.integers(1, 3)] * ndim))
+    if per_shard is None:
+        stored = create(path / "a", shape, chunks, dtype, compressors=compressor, **options)
+    else:
+        checksum, first = data.draw(st.booleans()), data.draw(st.booleans())
+        options["serializer"] = sharding(chunks, BytesCodec(), compressor, checksum=checksum, first=first)
+        shards = tuple(n * chunk for n, chunk in zip(per_shard, chunks, strict=True))
+        stored = create(path / "a", shape, shards, dtype, **options)
     expected = np.full(shape, fill, dtype=dtype)
     for number, box in enumerate(data.draw(st.lists(boxes(shape), max_size=3))):
         values = random_values(dtype, tuple(s.stop - s.start for s in box), number)
@@ -132,6 +165,8 @@ def test_any_array_reads_as_zarr_reads_it(tmp_path_factory: pytest.TempPathFacto
 
     array = open_array(path / "a")
     assert array.codec is not None
+    assert array.chunks == chunks
+    assert (array.sharding and array.sharding.chunks) == per_shard
     np.testing.assert_array_equal(array.fill, np.array(fill, dtype=dtype).astype(float))
     scratch = Scratch()  # one for all reads: what an earlier one left must not show
     for box in [tuple(slice(0, n) for n in shape), *data.draw(st.lists(boxes(shape), min_size=1, max_size=4))]:
@@ -155,7 +190,7 @@ def test_other_arrays_are_read_with_zarr(tmp_path: Path, name: str) -> None:
         stored[box] = expected[box] = random_values("float16", expected[box].shape)
     array = open_array(tmp_path / "a")
     assert array.codec is None
-    assert array.chunks == OTHERS[name].get("shards", (4, 4, 4))
+    assert array.chunks == (4, 4, 4)
     np.testing.assert_array_equal(array.read_all(), expected)
     np.testing.assert_array_equal(read(array, np.s_[2:9, 3:10, 1:10]), expected[2:9, 3:10, 1:10])
     marked = {tuple(int(i) // c for i, c in zip(at, array.chunks, strict=True)) for at in np.argwhere(expected)}
@@ -291,7 +326,7 @@ def test_a_damaged_chunk_that_zarr_reads_is_named(tmp_path: Path, name: str) -> 
     array = open_array(path)
     for damaged in (b"", data[: len(data) // 2], data[:-1], b"garbage" * 10):
         file.write_bytes(damaged)
-        words = r"voxels \[0:4, 0:4, 1:3\] cannot be read" if damaged or array.separator is None else "it is empty"
+        words = r"voxels \[0:4, 0:4, 1:3\] cannot be read" if damaged else "it is empty"
         with pytest.raises(StoreError, match=words) as caught:
             read(array, np.s_[0:4, 0:4, 1:3])
         assert str(path) in caught.value.what
@@ -381,7 +416,9 @@ def test_a_fill_value_is_what_the_dtype_holds(tmp_path: Path) -> None:
 
 def test_large_shards_are_zarrs_business(tmp_path: Path) -> None:
     size = [1 << 12] * 3
-    changes = {"shape": size, "chunk_grid__configuration__chunk_shape": size, "codecs": [{"name": "sharding_indexed"}]}
+    inner = {"chunk_shape": [4, 4, 4], "codecs": [], "index_codecs": []}
+    codecs = [{"name": "sharding_indexed", "configuration": inner}]
+    changes = {"shape": size, "chunk_grid__configuration__chunk_shape": size, "codecs": codecs}
     assert open_array(edited(tmp_path / "a", **changes)).codec is None
 
 

@@ -16,9 +16,10 @@ from scipy import ndimage
 
 import twintrack_core as tt
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.chunks import ChunkedArray
+from twintrack_core.cohort.chunks import ChunkedArray, Scratch
 from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
+from twintrack_core.engine.run import TASK_BYTES, Run, groups
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 
 SPACING = (3.0, 1.0, 0.7)
@@ -261,11 +262,26 @@ def test_a_chunk_larger_than_the_tiles_is_decoded_once_for_neighbours(
     read = ChunkedArray.read_chunk
     decoded: list[str] = []
 
-    def counted(self: ChunkedArray, index: tuple[int, ...], out: npt.NDArray[Any]) -> bool:
+    def counted(self: ChunkedArray, index: tuple[int, ...], out: npt.NDArray[Any], scratch: Scratch) -> bool:
         decoded.append(self.path)
-        return read(self, index, out)
+        return read(self, index, out, scratch)
 
     monkeypatch.setattr(ChunkedArray, "read_chunk", counted)
     assert tt.accumulate(open_cohort(path))["c"].histogram == whole(case, "full")
     assert sum(path.endswith("votes") for path in decoded) == 1
     assert len(decoded) > 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers", "expected"),
+    [
+        ([], 2, []),
+        ([0, 0, 0], 2, [(0, 1, 2)]),
+        ([5], 1, [(0,)]),
+        ([1] * 8, 2, [(i,) for i in range(8)]),  # every worker has some
+        ([TASK_BYTES // 2] * 40, 1, [(i, i + 1) for i in range(0, 40, 2)]),
+        ([3 * TASK_BYTES, 1, 1, 3 * TASK_BYTES], 1, [(0,), (1, 2), (3,)]),
+    ],
+)
+def test_cases_are_grouped_by_their_bytes(sizes: list[int], workers: int, expected: list[tuple[int, ...]]) -> None:
+    assert groups(range(len(sizes)), sizes, Run(workers)) == expected

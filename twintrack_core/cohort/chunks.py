@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.cohort.codecs import ChunkDecodeError, Codec, codec_of
+from twintrack_core.cohort.shards import KnownShards, ShardError, Sharding, sharding_of
 from twintrack_core.errors import StoreError
 
 Box = tuple[slice, ...]
@@ -36,11 +37,14 @@ class Scratch:
     ----------
     last
         Index of the chunk that the buffer named by an array's path holds.
+    shards
+        Indices of the shards read last.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
         self.last: dict[str, tuple[int, ...]] = {}
+        self.shards = KnownShards()
 
     def array(self, use: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Return an array of any content; valid until ``use`` is asked for again."""
@@ -56,6 +60,7 @@ class Scratch:
         for path in self.last:
             self._buffers.pop(path, None)
         self.last.clear()
+        self.shards.forget()
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class ChunkedArray:
     path
         Folder of the array.
     shape, chunks
-        Shape of the array and of a chunk (of a shard, where there are shards).
+        Shape of the array and of a chunk (of a shard, where only zarr-python can read it).
     dtype
         Name of the dtype.
     fill
@@ -76,6 +81,8 @@ class ChunkedArray:
         How chunks are decoded directly, or None for an array that only zarr-python can read.
     separator
         What stands between the indices in a chunk's name, or None for names that are not Zarr's default.
+    sharding
+        How files hold several chunks each, or None where every chunk is a file. Such arrays are only read.
     """
 
     path: str
@@ -85,6 +92,7 @@ class ChunkedArray:
     fill: float
     codec: Codec | None
     separator: str | None
+    sharding: Sharding | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -104,9 +112,44 @@ class ChunkedArray:
         )
 
     def written(self) -> npt.NDArray[np.int64]:
-        """Indices of the chunks that were written, (n, ndim) int64 in ascending order; found by listing."""
+        """Indices of the chunks that were written, (n, ndim) int64 in ascending order.
+
+        Found by listing files, and in their indices where they are shards.
+
+        Raises
+        ------
+        StoreError
+            If they cannot be listed, or a shard's index is damaged.
+        """
         if self.separator is None:
             return np.array(list(np.ndindex(self.grid)), dtype=np.int64).reshape(-1, len(self.shape))
+        files = np.array(self._files(), dtype=np.int64).reshape(-1, len(self.shape))
+        return files if self.sharding is None else self._written_in(files, self.sharding)
+
+    def _written_in(self, shards: npt.NDArray[np.int64], sharding: Sharding) -> npt.NDArray[np.int64]:
+        """Indices of the chunks that were written in (n, ndim) shards, in ascending order."""
+        found = [np.empty((0, len(self.shape)), dtype=np.int64)]
+        for shard in shards:
+            path = self._file_path(shard.tolist())
+            try:
+                chunks = sharding.written(path, self.chunk_bytes) + shard * sharding.chunks
+            except ShardError as error:
+                raise _damaged(path, "the shard", error) from error
+            except OSError as error:
+                raise StoreError(f"{path}: the shard cannot be read: {error.strerror}.") from error
+            found.append(chunks[(chunks < self.grid).all(axis=1)])  # a shard at the border goes on past it
+        chunks = np.concatenate(found)
+        return chunks[np.lexsort(chunks.T[::-1])]
+
+    @property
+    def _file_grid(self) -> tuple[int, ...]:
+        """Number of files per axis."""
+        if self.sharding is None:
+            return self.grid
+        return tuple(-(-n // per_shard) for n, per_shard in zip(self.grid, self.sharding.chunks, strict=True))
+
+    def _files(self) -> list[tuple[int, ...]]:
+        """Indices of the files there are, in ascending order."""
         found: list[tuple[int, ...]] = []
         try:
             if self.separator == "/":
@@ -118,11 +161,11 @@ class ChunkedArray:
                 f"{error.filename or self.path}: its chunks cannot be listed: {error.strerror}."
             ) from error
         found.sort()
-        return np.array(found, dtype=np.int64).reshape(-1, len(self.shape))
+        return found
 
     def _list(self, folder: str, prefix: tuple[int, ...], found: list[tuple[int, ...]]) -> None:
         """Add the chunks below a folder, which is that of the first indices in their names."""
-        limit = self.grid[len(prefix)]
+        limit = self._file_grid[len(prefix)]
         last = len(prefix) == len(self.shape) - 1
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
@@ -135,17 +178,27 @@ class ChunkedArray:
                     found.append((*prefix, index))
 
     def _list_flat(self, found: list[tuple[int, ...]]) -> None:
+        grid = self._file_grid
         with os.scandir(self.path) as entries:
             for entry in entries:
                 first, *parts = entry.name.split(".")
                 index = tuple(map(_chunk_number, parts))
                 if first != "c" or len(index) != len(self.shape) or not entry.is_file():
                     continue
-                if all(i is not None and i < limit for i, limit in zip(index, self.grid, strict=True)):
+                if all(i is not None and i < limit for i, limit in zip(index, grid, strict=True)):
                     found.append(index)  # type: ignore[arg-type]  # no index is None
 
-    def read_chunk(self, index: tuple[int, ...], out: npt.NDArray[Any]) -> bool:
+    def read_chunk(self, index: tuple[int, ...], out: npt.NDArray[Any], scratch: Scratch | None = None) -> bool:
         """Decode a whole chunk, padding included, into ``out``; False if it was never written.
+
+        Parameters
+        ----------
+        index
+            Index of the chunk.
+        out
+            C-contiguous array of a chunk's shape.
+        scratch
+            Keeps the index of the chunk's shard for the next chunk.
 
         Raises
         ------
@@ -153,19 +206,31 @@ class ChunkedArray:
             If the chunk is damaged or cannot be read.
         """
         assert self.codec is not None  # noqa: S101 - for mypy; `read` is the only caller
-        path = self._chunk_path(index)
+        path = self._file_path(self._file_index(index))
         try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the cost of Path.read_bytes
-                data = file.read()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr-python sees it
-            return False
-        except OSError as error:
-            raise StoreError(f"{path}: the chunk cannot be read: {error.strerror}.") from error
-        try:
+            data = self._chunk_data(path, index, scratch)
+            if data is None:
+                return False
             self.codec.decode(data, out)
         except ChunkDecodeError as error:
-            raise _damaged(path, str(error)) from error
+            raise _damaged(path, "the chunk" if self.sharding is None else f"chunk {index} in it", error) from error
+        except ShardError as error:
+            raise _damaged(path, "the shard", error) from error
+        except OSError as error:
+            raise StoreError(f"{path}: the chunk cannot be read: {error.strerror}.") from error
         return True
+
+    def _chunk_data(self, path: str, index: tuple[int, ...], scratch: Scratch | None) -> bytes | None:
+        """Bytes of a chunk, or None if it was never written."""
+        if self.sharding is not None:
+            place = tuple(i % n for i, n in zip(index, self.sharding.chunks, strict=True))
+            known = KnownShards() if scratch is None else scratch.shards
+            return self.sharding.read(path, place, self.chunk_bytes, known)
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the cost of Path.read_bytes
+                return file.read()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr-python sees it
+            return None
 
     def read(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> None:
         """Read a box of voxels into the C-contiguous array ``out`` of the box's shape.
@@ -180,8 +245,7 @@ class ChunkedArray:
             return
         if out.shape == self.chunks and not any(s.start % c for s, c in zip(box, self.chunks, strict=True)):
             # A whole chunk, the usual case: straight into place.
-            if not self.read_chunk(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out):
-                out[...] = self.fill
+            self._read_or_fill(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out, scratch)
             return
         for index in self._touched(box):
             chunk_start = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
@@ -191,8 +255,7 @@ class ChunkedArray:
             )
             target = out[tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(common, box, strict=True))]
             if target.shape == self.chunks and target.flags.c_contiguous:
-                if not self.read_chunk(index, target):
-                    target[...] = self.fill
+                self._read_or_fill(index, target, scratch)
                 continue
             chunk = self._decoded_chunk(index, scratch)
             if chunk is not None:
@@ -202,12 +265,16 @@ class ChunkedArray:
             else:
                 target[...] = self.fill
 
+    def _read_or_fill(self, index: tuple[int, ...], out: npt.NDArray[Any], scratch: Scratch) -> None:
+        if not self.read_chunk(index, out, scratch):
+            out[...] = self.fill
+
     def _decoded_chunk(self, index: tuple[int, ...], scratch: Scratch) -> npt.NDArray[Any] | None:
         """Return a chunk that a box needs only a part of, kept until the next one: boxes beside each other share it."""
         chunk = scratch.array(self.path, self.chunks, self.dtype)
         if scratch.last.get(self.path) != index:
             scratch.last.pop(self.path, None)
-            if not self.read_chunk(index, chunk):
+            if not self.read_chunk(index, chunk, scratch):
                 return None
             scratch.last[self.path] = index
         return chunk
@@ -222,31 +289,49 @@ class ChunkedArray:
         """Write one chunk from the values of its box, padded with the fill value. Whole or not at all.
 
         Call it outside the main thread; see `Codec.encode`.
+
+        Raises
+        ------
+        StoreError
+            If the array has shards, of which a chunk would take the place.
         """
+        if self.sharding is not None:
+            raise StoreError(f"{self.path} has shards, which are only read.")
         assert self.codec is not None  # noqa: S101 - arrays this package creates have one
         if values.shape != self.chunks or values.dtype != self.dtype or not values.flags.c_contiguous:
             padded = scratch.array("padded", self.chunks, self.dtype)
             padded[...] = self.fill
             padded[tuple(slice(0, size) for size in values.shape)] = values
             values = padded
-        write_atomically(self._chunk_path(index), self.codec.encode(values))
+        write_atomically(self._file_path(index), self.codec.encode(values))
 
     def _touched(self, box: Box) -> Iterator[tuple[int, ...]]:
         """Indices of the chunks a box lies in."""
         return itertools.product(*(range(s.start // c, -(-s.stop // c)) for s, c in zip(box, self.chunks, strict=True)))
 
-    def _chunk_path(self, index: tuple[int, ...]) -> str:
+    def _file_index(self, index: tuple[int, ...]) -> tuple[int, ...]:
+        """Index of the file that a chunk is, or lies in."""
+        if self.sharding is None:
+            return index
+        return tuple(i // n for i, n in zip(index, self.sharding.chunks, strict=True))
+
+    def _file_path(self, index: Sequence[int]) -> str:
         separator = self.separator or "/"
         return f"{self.path}/c{separator}{separator.join(map(str, index))}"
 
     def _read_with_zarr(self, box: Box) -> npt.NDArray[Any]:
         import zarr
 
-        for path in map(self._chunk_path, self._touched(box)):  # zarr-python reads an empty shard as the fill value
-            if os.path.isfile(path) and not os.path.getsize(path):  # noqa: PTH113, PTH202
-                raise _damaged(path, "it is empty")
         try:
-            return np.asarray(zarr.open_array(self.path, mode="r")[box])
+            array = zarr.open_array(self.path, mode="r")
+            for index in map(self._file_index, self._touched(box)):
+                path = f"{self.path}/{array.metadata.encode_chunk_key(index)}"
+                # zarr-python reads an empty shard as the fill value.
+                if os.path.isfile(path) and not os.path.getsize(path):  # noqa: PTH113, PTH202
+                    raise _damaged(path, "the chunk", "it is empty")
+            return np.asarray(array[box])
+        except StoreError:
+            raise
         except Exception as error:  # codecs raise what they like: zlib.error, EOFError, SystemError
             raise StoreError(
                 f"{self.path}: voxels {_text(box)} cannot be read: {error}.",
@@ -262,9 +347,9 @@ def _chunk_number(name: str) -> int | None:
     return int(name)
 
 
-def _damaged(path: str, why: str) -> StoreError:
+def _damaged(path: str, what: str, why: object) -> StoreError:
     return StoreError(
-        f"{path}: the chunk is damaged: {why}.", None, "Make the store anew from its source, or restore the file."
+        f"{path}: {what} is damaged: {why}.", None, "Make the store anew from its source, or restore the file."
     )
 
 
@@ -314,14 +399,18 @@ def open_array(path: Path) -> ChunkedArray:
             raise ValueError(f"its shape {shape} and chunks {chunks} differ in length")
         fill = _fill(metadata["fill_value"], dtype)
         separator = _separator(metadata["chunk_key_encoding"])
-        codec = codec_of(metadata["codecs"], np.dtype(dtype)) if separator else None
+        codec, sharding = None, None
+        if separator:
+            codec = codec_of(metadata["codecs"], np.dtype(dtype))
+            if found := sharding_of(metadata["codecs"], chunks, np.dtype(dtype)):
+                sharding, chunks, codec = found
         if codec and math.prod(chunks) * np.dtype(dtype).itemsize > _MAX_CHUNK_BYTES:
             raise ValueError(f"its chunks of {chunks} voxels have more than {_MAX_CHUNK_BYTES} bytes")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(
             f"{path / 'zarr.json'}: {error}.", "Allowed: Zarr v3 arrays of a regular chunk grid."
         ) from error
-    return ChunkedArray(str(path), shape, chunks, dtype, fill, codec, separator)
+    return ChunkedArray(str(path), shape, chunks, dtype, fill, codec, separator, sharding)
 
 
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def fingerprint(cohort: Cohort) -> str:
     digest = hashlib.sha256()
     root = str(cohort.path)
     for name in cohort.names:
+        _require_case(cohort.path / name)
         for path, size in _files(os.path.join(root, name)):  # noqa: PTH118 - paths are strings here, there are many
             digest.update(f"{path[len(root) + 1 :]}\0{size}\0".encode())
             if path.endswith("zarr.json"):
@@ -216,10 +217,16 @@ def twintrack_attributes(folder: Path) -> dict[str, Any]:
     return found
 
 
+def _require_case(folder: Path) -> None:
+    if not (folder / "zarr.json").is_file():
+        raise StoreError(
+            f"{folder.parent}: case {folder.name} is missing.", None, "Make the store anew from its source."
+        )
+
+
 def _open_case(folder: Path, name: str) -> StoredCase:
     where = f"{folder.parent}: case {name}"
-    if not (folder / "zarr.json").is_file():
-        raise StoreError(f"{where} is missing.", None, "Make the store anew from its source.")
+    _require_case(folder)
     attributes = twintrack_attributes(folder)
     require_complete(attributes, where)
     probability = open_array(folder / "probability")

@@ -59,9 +59,9 @@ def groups(items: Sequence[T], sizes: Sequence[int], run: Run) -> list[tuple[T, 
     """
     limit = min(TASK_BYTES, sum(sizes) // (_TASKS_PER_WORKER * run.threads))
     found: list[list[T]] = []
-    filled = limit
+    filled = 0
     for item, size in zip(items, sizes, strict=True):
-        if filled + size > limit:
+        if not found or filled + size > limit:
             found.append([])
             filled = 0
         found[-1].append(item)
