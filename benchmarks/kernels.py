@@ -14,7 +14,7 @@ from twintrack_core.bench.timing import Spread
 _LARGE = 84.0  # million voxels: a large CT, more than caches hold
 _MIDDLE = 12.0  # enough that what a call costs by itself does not show
 _SMALL = 2.0  # what the slowest peers do in a second
-_BACKGROUND = ("unwritten",)
+_BACKGROUND = ("unwritten", "region")
 _DENSE = ("uniform", "softmax")
 _PEER_GOALS = {
     "fast_histogram.histogram2d": 4.0,

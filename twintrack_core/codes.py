@@ -38,6 +38,9 @@ SCORE_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.uint8))
 MAX_RATERS = 8
 """Raters one case can have: a voxel's marks are the bits of one byte."""
 
+MAX_MEMBERS = 1024
+"""Members one ensemble can have: the float32 sum of so many valid scores is still divided into a valid mean."""
+
 OnInvalid = Literal["error", "clip", "exclude"]
 """What to do with invalid scores: refuse, move to the nearest end (NaN has none and is refused), or leave out."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twintrack_core.codes import MAX_RATERS
+from twintrack_core.codes import MAX_MEMBERS, MAX_RATERS
 from twintrack_core.cohort.case import Case, Geometry
 from twintrack_core.cohort.chunks import ChunkedArray, open_array, read_json
 from twintrack_core.errors import GeometryError, RequestError, StoreError
@@ -235,6 +235,8 @@ def _open_case(folder: Path, name: str) -> StoredCase:
             f"{where}: probability is {probability.dtype} of shape {probability.shape}.",
             "Allowed: float16, float32 or uint8, (z, y, x) or (member, z, y, x).",
         )
+    if len(probability.shape) == 4 and probability.shape[0] > MAX_MEMBERS:
+        raise StoreError(f"{where}: it has {probability.shape[0]} members.", f"Allowed: at most {MAX_MEMBERS}.")
     parts = {}
     for part, dtype in PART_DTYPES.items():
         if (folder / part).exists():

@@ -190,7 +190,7 @@ def create_array(
 ) -> ChunkedArray:
     """Make an empty array of a case, (z, y, x) or (member, z, y, x), with the store's codec and chunks."""
     spatial = tuple(chunks or default_chunks(tuple(shape)[-3:]))
-    metadata = json.loads(_template(len(shape), np.dtype(dtype).name, fill))
+    metadata = json.loads(_template(len(shape), np.dtype(dtype).name, fill + 0.0))  # -0.0 would find what 0.0 made
     metadata["shape"] = list(shape)
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [1] * (len(shape) - 3) + list(spatial)
     folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +69,8 @@ class CasePlan:
 
     @property
     def n_bytes(self) -> int:
-        """Decoded bytes of what is to be counted."""
-        return sum(len(work.tiles) for work in self.tasks) * tile_bytes(self.case)
+        """Decoded bytes of what is to be counted, and what a case takes whatever its size."""
+        return LOOK_BYTES + sum(len(work.tiles) for work in self.tasks) * tile_bytes(self.case)
 
 
 def accumulate(
@@ -133,20 +133,18 @@ def accumulate(
 
 def _cases_task(plans: tuple[CasePlan, ...]) -> Any:
     """Make the task of some cases. Tables are merged as soon as they are there: only statistics are held."""
-    if all(len(plan.tasks) == 1 for plan in plans):
+    if len(plans[0].tasks) == 1:
         return task(partial(_count_cases, plans))
-    return task(
-        partial(_merge_cases, plans), *(task(partial(count_tiles, work)) for plan in plans for work in plan.tasks)
-    )
+    (plan,) = plans  # what is a task's worth by itself has no neighbours
+    return task(partial(_merge_case, plan), *(task(partial(count_tiles, work)) for work in plan.tasks))
 
 
 def _count_cases(plans: tuple[CasePlan, ...]) -> list[CaseStatistics]:
     return [_merge(plan, map(count_tiles, plan.tasks)) for plan in plans]
 
 
-def _merge_cases(plans: tuple[CasePlan, ...], *parts: Cells) -> list[CaseStatistics]:
-    left = iter(parts)
-    return [_merge(plan, islice(left, len(plan.tasks))) for plan in plans]
+def _merge_case(plan: CasePlan, *parts: Cells) -> list[CaseStatistics]:
+    return [_merge(plan, parts)]
 
 
 def _merge(plan: CasePlan, parts: Iterable[Cells]) -> CaseStatistics:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, open_array
-from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, open_cohort
+from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, is_complete, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
@@ -112,6 +112,10 @@ def apply(
             "Allowed: a cohort of raw scores.",
             "Apply the map to the cohort that this one was made from.",
         )
+    # Every case is opened before anything is written: input that must be mended first leaves no output behind.
+    left = [name for name in cohort.names if not is_complete(Path(path) / name)]
+    looks = [task(partial(_plan_cases, cohort, names)) for names in groups(left, [LOOK_BYTES] * len(left), run)]
+    plans: list[_CasePlan] = list(chain.from_iterable(compute(looks, run, "looking")))
     source = {
         "map": calibration_map.digest(),
         "calibrator": calibration_map.calibrator,
@@ -126,12 +130,6 @@ def apply(
         writer = CohortWriter(path, cohort.names, source=source, resume=resume)
         if not writer.finished:
             settings = _Settings(writer, lut, source, kernel, on_invalid)
-            left = [name for name in cohort.names if not writer.has_case(name)]
-            looks = [
-                task(partial(_plan_cases, cohort, names, settings))
-                for names in groups(left, [LOOK_BYTES] * len(left), run)
-            ]
-            plans: list[_CasePlan] = list(chain.from_iterable(compute(looks, run, "looking")))
             work = groups(plans, [plan.n_bytes for plan in plans], run)
             compute([_cases_task(group, settings) for group in work], run, "applying")
             writer.finish()
@@ -155,67 +153,60 @@ class _Settings:
     on_invalid: OnInvalid
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _CasePlan:
-    """What writing one case takes."""
+    """What writing one case takes: batches of its tiles, a task each."""
 
     case: StoredCase
-    tasks: tuple[RelabelTask, ...]
+    batches: tuple[tuple[Tile, ...], ...]
     has_background: bool
 
     @property
     def n_bytes(self) -> int:
-        return sum(len(work.tiles) for work in self.tasks) * tile_bytes(self.case)
+        return LOOK_BYTES + sum(map(len, self.batches)) * tile_bytes(self.case)
 
 
-def _plan_cases(cohort: Cohort, names: tuple[str, ...], settings: _Settings) -> list[_CasePlan]:
-    return [_plan_case(cohort[name], settings) for name in names]
+def _plan_cases(cohort: Cohort, names: tuple[str, ...]) -> list[_CasePlan]:
+    return [_plan_case(cohort[name]) for name in names]
 
 
-def _plan_case(case: StoredCase, settings: _Settings) -> _CasePlan:
-    output = str(settings.writer.path / case.name / "probability")
+def _plan_case(case: StoredCase) -> _CasePlan:
     found = written_tiles(case)
-    tasks = tuple(
-        RelabelTask(
-            case.name,
-            case.probability,
-            output,
-            settings.lut,
-            tile_shape(case),
-            tiles,
-            settings.kernel,
-            settings.on_invalid,
-        )
-        for tiles in batches(case, found)
-    )
-    return _CasePlan(case, tasks, has_background=len(found) < math.prod(tile_grid(case)))
+    return _CasePlan(case, tuple(batches(case, found)), has_background=len(found) < math.prod(tile_grid(case)))
 
 
 def _cases_task(plans: tuple[_CasePlan, ...], settings: _Settings) -> Any:
     """Make the task of some cases: each one's group first, then its tiles, then its mark of completion."""
-    if all(len(plan.tasks) <= 1 for plan in plans):
+    if len(plans[0].batches) <= 1:
         return task(partial(_write_cases, plans, settings))
-    ready = task(partial(_prepare_cases, plans, settings))
-    written = [task(partial(_relabel_tiles, work), ready) for plan in plans for work in plan.tasks]
-    return task(partial(_end_cases, plans, settings), ready, *written)
+    (plan,) = plans  # what is a task's worth by itself has no neighbours
+    ready = task(partial(_prepare_case, plan, settings))
+    written = [task(partial(_relabel_tiles, work), ready) for work in _relabel_tasks(plan, settings)]
+    return task(partial(_end_case, settings.writer, plan.case.name), ready, *written)
 
 
 def _write_cases(plans: tuple[_CasePlan, ...], settings: _Settings) -> None:
     for plan in plans:
         _prepare_case(plan, settings)
-        for work in plan.tasks:
+        for work in _relabel_tasks(plan, settings):
             _relabel_tiles(work)
         settings.writer.end_case(plan.case.name)
 
 
-def _prepare_cases(plans: tuple[_CasePlan, ...], settings: _Settings) -> None:
-    for plan in plans:
-        _prepare_case(plan, settings)
+def _relabel_tasks(plan: _CasePlan, settings: _Settings) -> list[RelabelTask]:
+    case = plan.case
+    output = str(settings.writer.path / case.name / "probability")
+    shape = tile_shape(case)
+    return [
+        RelabelTask(
+            case.name, case.probability, output, settings.lut, shape, tiles, settings.kernel, settings.on_invalid
+        )
+        for tiles in plan.batches
+    ]
 
 
-def _end_cases(plans: tuple[_CasePlan, ...], settings: _Settings, *_done: None) -> None:
-    for plan in plans:
-        settings.writer.end_case(plan.case.name)
+def _end_case(writer: CohortWriter, name: str, *_done: None) -> None:
+    writer.end_case(name)
 
 
 def _prepare_case(plan: _CasePlan, settings: _Settings) -> None:

@@ -82,11 +82,13 @@ cdef class _Call:
 
     def __cinit__(self, array):
         self.rows = NULL
+        if not 1 <= len(array) <= codes.MAX_MEMBERS or not array.dtype.isnative:
+            raise ValueError(f"scores are {array.dtype} of shape {array.shape}")
         self.memory = _Bytes(array, array.nbytes)
         self.stored.dtype = _DTYPES[array.dtype.name]
         self.stored.data = self.memory.start
         self.stored.members, self.stored.n = array.shape
-        self.rows = <const uint8_t **> malloc(max(1, len(array)) * sizeof(uint8_t *))
+        self.rows = <const uint8_t **> malloc(len(array) * sizeof(uint8_t *))
         if self.rows == NULL:
             raise MemoryError
         self.found[0] = self.found[2] = 0
@@ -114,6 +116,8 @@ cdef class _Kernel:
         cdef _Bytes inside = _Bytes(region, call.stored.n)
         cdef _Bytes cells = _Bytes(table, 4 * N_CODES * table.shape[0] * table.shape[1], True)
         cdef table_t planes
+        if not 1 <= len(table) <= 2:
+            raise ValueError(f"a table has {len(table)} planes")
         planes.patterns = table.shape[1]
         planes.outside = <uint32_t *> cells.start
         planes.inside = planes.outside + (len(table) - 1) * planes.patterns * N_CODES
@@ -125,6 +129,8 @@ cdef class _Kernel:
         """Write ``lut[code]`` to ``out``; `twintrack_core.kernels.findings` has the contract."""
         cdef _Call call = _Call(scores)
         cdef size_t item = out.itemsize
+        if item not in (1, 2, 4, 8):
+            raise ValueError(f"results are {out.dtype}")
         cdef _Bytes table = _Bytes(lut, (N_CODES + 1) * item)
         cdef _Bytes values = _Bytes(out, call.stored.n * item, True)
         with nogil:

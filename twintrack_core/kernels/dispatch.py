@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.codes import MAX_RATERS, N_CODES, OnInvalid, as_scores
+from twintrack_core.codes import MAX_MEMBERS, MAX_RATERS, N_CODES, OnInvalid, as_scores
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.registry import get
@@ -127,7 +127,7 @@ def relabel(
     lut
         (15361,) float16, float32, float64 or uint8: the value of each code.
     out
-        (...) of ``lut``'s dtype, C-contiguous: where to write the result.
+        (...) of ``lut``'s dtype, C-contiguous: where to write the result. It must not overlap ``probability``.
     on_invalid
         With "exclude" an invalid score becomes NaN, which needs a floating ``lut``.
 
@@ -233,9 +233,10 @@ def _flat_scores(probability: npt.ArrayLike, members: bool) -> tuple[npt.NDArray
     """Scores as (M, N) and the spatial shape."""
     array = as_scores(probability)
     stacked = array if members else array[np.newaxis]
-    if stacked.ndim < 1 or len(stacked) == 0:
+    if stacked.ndim < 1 or not 1 <= len(stacked) <= MAX_MEMBERS:
         raise RequestError(
-            f"probability has shape {array.shape}, which holds no member.", "Allowed: (member, ...) with members=True."
+            f"probability has shape {array.shape}, which does not hold 1 to {MAX_MEMBERS} members.",
+            "Allowed: (member, ...) with members=True.",
         )
     return np.require(stacked, requirements="A").reshape(len(stacked), -1), stacked.shape[1:]
 

@@ -2,7 +2,8 @@
 
 ``accumulate(scores, votes, region, table, *, clip)``
 
-- ``scores``: (M, N) float16, float32 or uint8 (k / 255). Members are averaged as `codes.mean_codes` does.
+- ``scores``: (M, N) float16, float32 or uint8 (k / 255), 1 to 1024 members. They are averaged as
+  `codes.mean_codes` does.
 - ``votes``: (N,) uint8 rater patterns, or None for a pattern of 0 everywhere.
 - ``region``: (N,) uint8, non-zero inside, or None for everything in the last plane of ``table``.
 - ``table``: (2, P, N_CODES) uint32, or (1, P, N_CODES) with ``region=None``; counts are added to it. P is a power of
@@ -16,7 +17,7 @@
 - ``lut``: (N_CODES + 1,) values of ``out``'s dtype; the last one is what an invalid score becomes.
 - ``out``: (N,) float16, float32, float64 or uint8.
 
-Arrays are C-contiguous and aligned to their items, not more.
+Arrays are C-contiguous and aligned to their items, not more; nobody changes them meanwhile, and ``out`` overlaps none.
 
 Voxels with an invalid score, or with a pattern of P or more, are not counted; how many there were, and where the
 first one is, is reported. No input may make a kernel write outside ``table`` or ``out``.

@@ -1,9 +1,9 @@
 """Both kernels in Numba: compiled at first use, cached on disk, free of the GIL.
 
-Voxels are taken in stretches. A stretch whose scores and marks are all zero bits is recognised by OR-ing its words,
-which runs at the speed of memory, and is counted or filled without looking at its voxels. Any other stretch is turned
-into codes first (a vectorised loop that also tells whether every score is valid) and then scattered or looked up; only
-one that holds something invalid takes the careful path, voxel by voxel.
+The algorithm is that of ``stretches.h``. Voxels are taken in stretches. A stretch whose scores and marks are all zero
+bits is counted or filled without looking at its voxels. Any other one is turned into codes first, in vectorised loops,
+unless its scores are codes already, and then scattered or looked up in blocks; a block that is all the same is counted
+at once. Only a stretch that holds something invalid takes the careful path, voxel by voxel.
 
 Everything that is compiled lives in this file, because Numba's cache notices changes in the file of the outer
 function only.
@@ -26,16 +26,31 @@ from numba.extending import intrinsic
 from twintrack_core.codes import CODE_NEGATIVE_ZERO, CODE_ONE, HIGHEST_VALID, LOWEST_VALID, N_CODES
 from twintrack_core.kernels.findings import Findings
 
-STRETCH = 4096
-"""Voxels handled together. A stretch costs some 300 ns by itself; longer ones drag more background along with a lesion,
-and no longer lie in L1 with their codes."""
+STRETCH = 1024
+"""Voxels whose codes are made together: they and the sums they come from lie in L1."""
 
-_ONE = np.uint16(CODE_ONE)
-_ONE_FLOAT32 = np.float32(1).view(np.uint32)
+STRETCH_OF_CODES = 256
+"""Voxels taken together where the scores are the codes: a short stretch lets the memory run while the scatter does."""
+
+BLOCK = 64
+"""Voxels counted or filled at once if they are all the same."""
+
+WORTH_A_SECOND_TABLE = 1 << 16
+"""Voxels of a call from which on unmarked ones are counted in two tables, added up at the end."""
+
+_ONE = {"float16": np.uint16(CODE_ONE), "float32": np.float32(1).view(np.uint32), "uint8": np.uint8(255)}
+"""Bits of the score 1. Read as unsigned integers, those of smaller scores are smaller and all others larger."""
+
+_LAST = np.uint16(CODE_ONE)  # of the highest valid scores too, even if there are so many that their sum is rounded up
 _NEGATIVE_ZERO = np.uint16(CODE_NEGATIVE_ZERO)
 _INVALID = N_CODES  # where a look-up table keeps the value for invalid scores
-_LOW = np.float32(LOWEST_VALID)
-_HIGH = np.float32(HIGHEST_VALID)
+_LIMITS = np.array([LOWEST_VALID, HIGHEST_VALID, LOWEST_VALID, HIGHEST_VALID], dtype=np.float32)
+_LIMITS_TO_CLIP = np.array([-np.inf, np.inf, 0, 1], dtype=np.float32)  # what is valid, and what it is moved to
+
+# Unsigned constants, so that what is computed with them is unsigned too: see what is said of inner functions.
+_N_CODES, _BLOCK = np.uint64(N_CODES), np.uint64(BLOCK)
+_1, _2, _3, _4, _8, _16, _24, _32, _48 = np.array([1, 2, 3, 4, 8, 16, 24, 32, 48], dtype=np.uint64)
+_8_BITS, _16_BITS = np.uint64(0xFF), np.uint64(0xFFFF)
 
 
 def accumulate(
@@ -49,8 +64,13 @@ def accumulate(
     """Count voxels into ``table[region, pattern, code]``; see `twintrack_core.kernels.findings` for the contract."""
     nothing = np.empty(0, dtype=np.uint8)
     marks, inside = (nothing if array is None else array for array in (votes, region))
+    worth = scores.shape[1] >= WORTH_A_SECOND_TABLE
+    second = np.zeros((len(table) if worth else 0, N_CODES), dtype=np.uint32)
+    planes = table.reshape(len(table), -1)
     found = np.array(Findings(), dtype=np.int64)
-    _accumulate(scores.dtype.name)(*_views(scores), marks, inside, table, clip, found)
+    _accumulate(scores.dtype.name)(*_arguments(scores, clip=clip), marks, inside, planes, second, found)
+    if worth:
+        table[:, 0] += second
     return Findings(*found.tolist())
 
 
@@ -58,7 +78,8 @@ def relabel(scores: npt.NDArray[Any], lut: npt.NDArray[Any], out: npt.NDArray[An
     """Write ``lut[code]`` to ``out``; see `twintrack_core.kernels.findings` for the contract."""
     values = _storable(lut)
     found = np.array(Findings(), dtype=np.int64)
-    _relabel(scores.dtype.name, values.dtype.name)(*_views(scores), values, _storable(out), clip, found)
+    arguments = _arguments(scores, clip=clip)
+    _relabel(scores.dtype.name, values.dtype.name)(*arguments, values, _storable(out), found)
     return Findings(*found.tolist())
 
 
@@ -67,38 +88,44 @@ def _storable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
-def _views(scores: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.uint16]]:
-    """Scores as the kernels take them: as stored, as unsigned integers that can be OR-ed, and as codes if they are."""
-    halves = scores.view(np.uint16) if scores.dtype == np.float16 else np.empty((0, 0), dtype=np.uint16)
-    return _storable(scores), scores.view(f"u{scores.dtype.itemsize}"), halves
+def _arguments(scores: npt.NDArray[Any], *, clip: bool) -> tuple[Any, ...]:
+    """What both kernels begin with: bits of the scores, the codes if they are that, bits of 1, limits, and buffers.
+
+    The buffer of codes is there twice, to write and to read: what is compiled for read-only codes then serves both
+    kinds.
+    """
+    bits = scores.view(f"u{scores.dtype.itemsize}")
+    are_codes = scores.dtype == np.float16 and len(scores) == 1
+    halves = bits[0] if are_codes else np.empty(0, dtype=np.uint16)
+    codes = np.empty(STRETCH_OF_CODES if are_codes else STRETCH, dtype=np.uint16)
+    total = np.empty(codes.size, dtype=np.float32)
+    return bits, halves, _ONE[scores.dtype.name], _LIMITS_TO_CLIP if clip else _LIMITS, total, codes, codes
 
 
-_VIEW_TYPES = {
-    "float16": (types.uint16, types.uint16),
-    "float32": (types.float32, types.uint32),
-    "uint8": (types.uint8, types.uint8),
-}
+# Nothing compiled here allocates, so it needs no Numba run-time. Without one, slices of arrays count no references,
+# which would cost as much as a block of voxels does.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+_BITS = {"float16": types.uint16, "float32": types.uint32, "uint8": types.uint8}
 
 
 @functools.cache
 def _accumulate(scores: str) -> Callable[..., None]:
-    mask, table = _array(types.uint8, 1), types.Array(types.uint32, 3, "C")
-    return _compile(
-        _accumulate_stretches, types.void(*_view_types(scores), mask, mask, table, types.boolean, types.int64[::1])
-    )
+    mask, planes = _array(types.uint8, 1), types.uint32[:, ::1]
+    rest = (mask, mask, planes, planes, types.int64[::1])
+    return _compile(_accumulate_stretches, types.void(*_argument_types(scores), *rest))
 
 
 @functools.cache
 def _relabel(scores: str, out: str) -> Callable[..., None]:
     value = getattr(types, out)
-    return _compile(
-        _relabel_stretches,
-        types.void(*_view_types(scores), _array(value, 1), value[::1], types.boolean, types.int64[::1]),
-    )
+    rest = (_array(value, 1), value[::1], types.int64[::1])
+    return _compile(_relabel_stretches, types.void(*_argument_types(scores), *rest))
 
 
-def _view_types(scores: str) -> list[Any]:
-    return [_array(dtype, 2) for dtype in (*_VIEW_TYPES[scores], types.uint16)]
+def _argument_types(scores: str) -> list[Any]:
+    bits, codes, limits = _BITS[scores], _array(types.uint16, 1), _array(types.float32, 1)
+    return [_array(bits, 2), codes, bits, limits, types.float32[::1], types.uint16[::1], codes]
 
 
 def _array(dtype: Any, ndim: int) -> Any:
@@ -108,9 +135,8 @@ def _array(dtype: Any, ndim: int) -> Any:
 
 def _compile(function: Callable[..., None], signature: Any) -> Callable[..., None]:
     """Compile one signature, with a disk cache where Numba finds a writable place for it."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: Callable[..., None] = numba.njit([signature], cache=True, **options)(function)
+        compiled: Callable[..., None] = numba.njit([signature], cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError) as error:  # no place for a cache, and a full disk under it
         if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
             raise
@@ -120,7 +146,7 @@ def _compile(function: Callable[..., None], signature: Any) -> Callable[..., Non
             RuntimeWarning,
             stacklevel=4,
         )
-        compiled = numba.njit([signature], **options)(function)
+        compiled = numba.njit([signature], **_OPTIONS)(function)
     return compiled
 
 
@@ -135,120 +161,215 @@ def _half_bits(_typing: Any, _value: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _score(_typing: Any, stored: Any) -> Any:
-    """Score as float32 of a stored value: float16 bits, float32, or uint8 meaning k / 255."""
+def _score(_typing: Any, bits: Any) -> Any:
+    """Score as float32 of the bits of a float16, of a float32, or of a uint8 meaning k / 255."""
 
     def codegen(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if signature.args[0] == types.uint16:
             return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
         if signature.args[0] == types.uint8:
             return builder.fdiv(builder.uitofp(args[0], ir.FloatType()), ir.Constant(ir.FloatType(), 255.0))
-        return args[0]
+        return builder.bitcast(args[0], ir.FloatType())
 
-    return types.float32(stored), codegen
-
-
-_inner = numba.njit(nogil=True, error_model="numpy")
-# Inner functions get a block's own slices and index them from 0: Numba then knows no index is negative, leaves out the
-# test for indices from the end, and LLVM can vectorise.
+    return types.float32(bits), codegen
 
 
-@_inner  # type: ignore[untyped-decorator]
-def _any_bits(values: Any) -> bool:
-    """Whether any value is not zero. No early exit, so that the loop vectorises."""
-    bits = values.dtype.type(0)
+@intrinsic  # type: ignore[untyped-decorator]
+def _word(_typing: Any, array: Any, _at: Any) -> Any:
+    """Eight bytes of an array, from an item on: one load for several voxels, which need not be aligned."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        items = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        start = builder.bitcast(builder.gep(items, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(start, align=1)
+
+    return types.uint64(array, types.uint64), codegen
+
+
+# Inner functions get a stretch's own slices and index them from 0, or with unsigned integers: Numba then knows no index
+# is negative, leaves out the test for indices from the end, and LLVM can vectorise. Operations on small integers give
+# 64-bit ones, so results in vectorised loops are made small again: a register then holds as many as it can.
+_inner = numba.njit(**_OPTIONS)
+_inlined = numba.njit(**_OPTIONS, forceinline=True)  # what runs once a block or short stretch: a call would show
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _largest(values: Any) -> Any:
+    """No early exit, so that the loop vectorises."""
+    largest = values.dtype.type(0)
     for i in range(values.size):
-        bits |= values[i]
-    return bool(bits != 0)
+        largest = max(largest, values[i])
+    return largest
 
 
-@_inner  # type: ignore[untyped-decorator]
-def _largest(bits: Any) -> Any:
+@_inlined  # type: ignore[untyped-decorator]
+def _largest_of_members(bits: Any, start: int, stop: int) -> Any:
     largest = bits.dtype.type(0)
-    for i in range(bits.size):
-        largest = max(largest, bits[i])
+    for member in range(bits.shape[0]):
+        largest = max(largest, _largest(bits[member, start:stop]))
     return largest
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _background(bits: Any, start: int, stop: int) -> bool:
-    found = False
-    for member in range(bits.shape[0]):
-        found |= _any_bits(bits[member, start:stop])
-    return not found
+def _fill(values: Any, value: Any) -> None:
+    for i in range(values.size):
+        values[i] = value
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _careful_code(stored: Any, clip: bool) -> int:
-    """Code of the mean of one voxel's (M,) scores, `_INVALID` if one of them is invalid."""
+def _careful_code(bits: Any, voxel: int, limits: Any) -> int:
+    """Code of the mean of one voxel's scores, `_INVALID` if one of them is invalid."""
     total = np.float32(0)
-    for member in range(stored.size):
-        value = _score(stored[member])
-        if clip:
-            if value < np.float32(0):
-                value = np.float32(0)
-            elif value > np.float32(1):
-                value = np.float32(1)
-        if not (value >= _LOW and value <= _HIGH):
+    for member in range(bits.shape[0]):
+        score = _score(bits[member, voxel])
+        if not (score >= limits[0] and score <= limits[1]):
             return _INVALID
-        total += value
-    code = _half_bits(total / np.float32(stored.size))
-    return 0 if code == _NEGATIVE_ZERO else int(code)
+        total += _moved(score, limits[2], limits[3])
+    return int(min(_code(total / np.float32(bits.shape[0])), _LAST))
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _single_codes(row: Any, codes: Any) -> bool:
-    """Write one member's codes; False if one is not a code of [0, 1]."""
-    largest = np.uint16(0)
-    for i in range(row.size):
-        code = _half_bits(_score(row[i]))
-        largest = max(largest, code)
-        codes[i] = code
-    return bool(largest <= _ONE)
+def _moved(score: Any, low: Any, high: Any) -> Any:
+    return min(max(score, low), high)
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _add_member(row: Any, total: Any) -> None:
-    for i in range(row.size):
-        total[i] += _score(row[i])
+def _code(score: Any) -> Any:
+    code = _half_bits(score)
+    return np.uint16(0) if code == _NEGATIVE_ZERO else code
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _surely_valid(bits: Any) -> bool:
-    """Whether no score is above 1 or negative: bits of floats, read as integers, are in the floats' order."""
-    largest = _largest(bits)
-    if bits.itemsize == 4:
-        return bool(largest <= _ONE_FLOAT32)
-    return bool(bits.itemsize == 1 or largest <= _ONE)
+def _single_codes(bits: Any, codes: Any) -> None:
+    for i in range(bits.size):
+        codes[i] = _code(_score(bits[i]))
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _mean_codes(total: Any, members: int, codes: Any) -> bool:
-    """Write the codes of the mean; False if one is not a code of [0, 1]."""
+def _first_member(bits: Any, total: Any) -> None:
+    for i in range(bits.size):
+        total[i] = _score(bits[i])
+
+
+@_inner  # type: ignore[untyped-decorator]
+def _next_member(bits: Any, total: Any) -> None:
+    for i in range(bits.size):
+        total[i] += _score(bits[i])
+
+
+@_inner  # type: ignore[untyped-decorator]
+def _last_member(bits: Any, total: Any, members: int, codes: Any) -> None:
     divisor = np.float32(members)
-    largest = np.uint16(0)
+    for i in range(bits.size):
+        codes[i] = _code((total[i] + _score(bits[i])) / divisor)
+
+
+@_inner  # type: ignore[untyped-decorator]
+def _plain_codes(bits: Any, start: int, stop: int, total: Any, codes: Any) -> None:
+    """Write the codes of scores from 0 to 1."""
+    last = bits.shape[0] - 1
+    if last == 0:
+        _single_codes(bits[0, start:stop], codes)
+        return
+    _first_member(bits[0, start:stop], total)
+    for member in range(1, last):
+        _next_member(bits[member, start:stop], total)
+    _last_member(bits[last, start:stop], total, last + 1, codes)
+
+
+@_inner  # type: ignore[untyped-decorator]
+def _add_checked(bits: Any, limits: Any, total: Any) -> bool:
+    """Add a member's scores; False if one is invalid."""
+    lowest, highest, low, high = limits[0], limits[1], limits[2], limits[3]
+    valid = True
+    for i in range(bits.size):
+        score = _score(bits[i])
+        valid &= (score >= lowest) & (score <= highest)
+        total[i] += _moved(score, low, high)
+    return valid
+
+
+@_inner  # type: ignore[untyped-decorator]
+def _checked_codes(bits: Any, start: int, stop: int, limits: Any, total: Any, codes: Any) -> bool:
+    """Write the codes of scores of which some are above 1 or negative; False if one is invalid."""
+    valid = True
+    _fill(total, np.float32(0))
+    for member in range(bits.shape[0]):
+        valid &= _add_checked(bits[member, start:stop], limits, total)
+    divisor = np.float32(bits.shape[0])
     for i in range(total.size):
-        code = _half_bits(total[i] / divisor)
-        largest = max(largest, code)
-        codes[i] = code
-    return bool(largest <= _ONE)
+        codes[i] = min(_code(total[i] / divisor), _LAST)
+    return valid
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _fill_codes(scores: Any, bits: Any, start: int, stop: int, codes: Any, total: Any) -> bool:
-    """Write the codes of a stretch; False if a voxel needs care, and then ``codes`` is not to be used."""
-    members = scores.shape[0]
-    if members == 1:
-        return bool(_single_codes(scores[0, start:stop], codes))
-    total[:] = np.float32(0)
-    fine = True
-    for member in range(members):
-        _add_member(scores[member, start:stop], total)
-        fine &= _surely_valid(bits[member, start:stop])
-    return bool(fine and _mean_codes(total, members, codes))
+def _fill_codes(bits: Any, start: int, stop: int, plain: bool, limits: Any, total: Any, codes: Any) -> bool:
+    """Write the codes of a stretch; False if a score is invalid, and then ``codes`` is not to be used."""
+    if not plain:
+        return bool(_checked_codes(bits, start, stop, limits, total, codes))
+    _plain_codes(bits, start, stop, total, codes)
+    return True
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _same(values: Any, at: Any) -> bool:
+    """Whether the values of the block from ``at`` on are all the same."""
+    first = values[at]
+    if first != values[at + _BLOCK - _1] or first != values[at + _BLOCK // _2]:
+        return False  # nearly always enough
+    bits = values.dtype.type(0)
+    for i in range(at, at + _BLOCK):
+        bits = values.dtype.type(bits | (values[i] ^ first))
+    return bool(bits == 0)
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _four_codes(codes: Any, at: Any) -> Any:
+    four = _word(codes, at)
+    return four & _16_BITS, (four >> _16) & _16_BITS, (four >> _32) & _16_BITS, four >> _48
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _scatter_unmarked(codes: Any, at: Any, cells: Any, others: Any) -> None:
+    """Count a block that nobody marked. Neighbours go to two tables: voxels of one code would wait for each other."""
+    if _same(codes, at):
+        cells[np.uint64(codes[at])] += BLOCK
+        return
+    for i in range(at, at + _BLOCK, _4):
+        first, second, third, fourth = _four_codes(codes, i)
+        cells[first] += 1
+        others[second] += 1
+        cells[third] += 1
+        others[fourth] += 1
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _scatter_marked(codes: Any, votes: Any, at: Any, cells: Any) -> None:
+    """Count a block with its marks, in all cells of a plane."""
+    if _same(codes, at) and _same(votes, at):
+        cells[np.uint64(votes[at]) * _N_CODES + np.uint64(codes[at])] += BLOCK
+        return
+    for i in range(at, at + _BLOCK, _8):
+        marks = _word(votes, i)
+        for j in range(i, i + _8, _4):
+            first, second, third, fourth = _four_codes(codes, j)
+            cells[(marks & _8_BITS) * _N_CODES + first] += 1
+            cells[((marks >> _8) & _8_BITS) * _N_CODES + second] += 1
+            cells[((marks >> _16) & _8_BITS) * _N_CODES + third] += 1
+            cells[((marks >> _24) & _8_BITS) * _N_CODES + fourth] += 1
+            marks >>= _32
 
 
 @_inner  # type: ignore[untyped-decorator]
+def _scatter_mixed(codes: Any, votes: Any, region: Any, planes: Any) -> None:
+    """Count any number of voxels, inside and outside."""
+    for i in range(codes.size):
+        plane = 0 if region.size > 0 and region[i] == 0 else planes.shape[0] - 1
+        pattern = votes[i] if votes.size > 0 else np.uint8(0)
+        planes[plane, pattern * N_CODES + codes[i]] += 1
+
+
+@_inlined  # type: ignore[untyped-decorator]
 def _count_inside(n: int, region: Any) -> Any:
     if region.size == 0:
         return n
@@ -258,46 +379,32 @@ def _count_inside(n: int, region: Any) -> Any:
     return inside
 
 
-@_inner  # type: ignore[untyped-decorator]
-def _scatter_plane(codes: Any, votes: Any, cells: Any) -> None:
-    if votes.size == 0:
-        for i in range(codes.size):
-            cells[np.uint64(codes[i])] += 1
-    else:
-        for i in range(codes.size):
-            cells[np.uint64(votes[i]) * np.uint64(N_CODES) + np.uint64(codes[i])] += 1
-
-
-@_inner  # type: ignore[untyped-decorator]
-def _scatter(codes: Any, votes: Any, region: Any, table: Any) -> None:
-    """Count a stretch of valid codes."""
-    # One plane at a time: a plane's offset in the index costs a tenth of the speed.
-    outside, inside = table[0].reshape(-1), table[table.shape[0] - 1].reshape(-1)
-    n_inside = _count_inside(codes.size, region)
-    if n_inside == codes.size:
-        _scatter_plane(codes, votes, inside)
-    elif n_inside == 0:
-        _scatter_plane(codes, votes, outside)
-    else:
-        for i in range(codes.size):
-            cell = np.uint64(codes[i])
-            if votes.size > 0:
-                cell += np.uint64(votes[i]) * np.uint64(N_CODES)
-            if region[i] != 0:
-                inside[cell] += 1
-            else:
-                outside[cell] += 1
+@_inlined  # type: ignore[untyped-decorator]
+def _scatter(codes: Any, votes: Any, region: Any, planes: Any, second: Any) -> None:
+    """Count a stretch of valid codes, block by block; ``votes`` is empty if nobody marked anything."""
+    whole = codes.size - codes.size % BLOCK
+    for i in range(0, whole, BLOCK):
+        at = np.uint64(i)
+        n_inside = BLOCK if region.size == 0 else _count_inside(BLOCK, region[i : i + BLOCK])
+        plane = planes.shape[0] - 1 if n_inside == BLOCK else 0
+        if n_inside != 0 and n_inside != BLOCK:
+            _scatter_mixed(codes[i : i + BLOCK], votes[i : i + BLOCK], region[i : i + BLOCK], planes)
+        elif votes.size > 0:
+            _scatter_marked(codes, votes, at, planes[plane])
+        else:
+            _scatter_unmarked(codes, at, planes[plane], second[plane] if second.size > 0 else planes[plane])
+    _scatter_mixed(codes[whole:], votes[whole:], region[whole:], planes)
 
 
 @_inner  # type: ignore[untyped-decorator]
 def _scatter_carefully(
-    scores: Any, votes: Any, region: Any, start: int, stop: int, table: Any, clip: bool, found: Any
+    bits: Any, votes: Any, region: Any, start: int, stop: int, planes: Any, limits: Any, found: Any
 ) -> None:
-    patterns = table.shape[1]
+    patterns = planes.shape[1] // N_CODES
     for i in range(start, stop):
-        plane = 0 if region.size > 0 and region[i] == 0 else table.shape[0] - 1
+        plane = 0 if region.size > 0 and region[i] == 0 else planes.shape[0] - 1
         pattern = votes[i] if votes.size > 0 else np.uint8(0)
-        code = _careful_code(scores[:, i], clip)
+        code = _careful_code(bits, i, limits)
         if code == _INVALID:
             found[1] = i if found[0] == 0 else found[1]
             found[0] += 1
@@ -305,62 +412,107 @@ def _scatter_carefully(
             found[3] = i if found[2] == 0 else found[3]
             found[2] += 1
         if code != _INVALID and pattern < patterns:
-            table[plane, pattern, code] += 1
+            planes[plane, pattern * N_CODES + code] += 1
 
 
 def _accumulate_stretches(
-    scores: Any, bits: Any, halves: Any, votes: Any, region: Any, table: Any, clip: bool, found: Any
+    bits: Any,
+    halves: Any,
+    one: Any,
+    limits: Any,
+    total: Any,
+    buffer: Any,
+    codes: Any,
+    votes: Any,
+    region: Any,
+    planes: Any,
+    second: Any,
+    found: Any,
 ) -> None:
-    n = scores.shape[1]
-    codes = np.empty(STRETCH, dtype=np.uint16)
-    total = np.empty(STRETCH, dtype=np.float32)
-    for start in range(0, n, STRETCH):
-        stop = min(start + STRETCH, n)
-        some_votes, some_region = votes[start:stop], region[start:stop]
-        marks = np.uint8(0)
-        for i in range(some_votes.size):
-            marks |= some_votes[i]
-        if marks == 0 and _background(bits, start, stop):
-            inside = _count_inside(stop - start, some_region)
-            table[0, 0, 0] += stop - start - inside
-            table[table.shape[0] - 1, 0, 0] += inside
+    n, patterns = bits.shape[1], planes.shape[1] // N_CODES
+    for start in range(0, n, codes.size):
+        stop = min(start + codes.size, n)
+        marks, inside = votes[start:stop], region[start:stop]
+        pattern = _largest(marks)
+        largest = _largest_of_members(bits, start, stop)
+        if largest == 0 and pattern == 0:
+            n_inside = _count_inside(stop - start, inside)
+            planes[0, 0] += stop - start - n_inside
+            planes[planes.shape[0] - 1, 0] += n_inside
             continue
-        if marks == 0:
-            some_votes = votes[:0]  # what nobody marked needs no look at the votes
-        if marks >= table.shape[1]:
-            _scatter_carefully(scores, votes, region, start, stop, table, clip, found)
-        elif halves.shape[0] == 1 and _largest(halves[0, start:stop]) <= _ONE:
-            # One float16 member is its codes; copying them would cost a fifth of the speed.
-            _scatter(halves[0, start:stop], some_votes, some_region, table)
-        elif _fill_codes(scores, bits, start, stop, codes[: stop - start], total[: stop - start]):
-            _scatter(codes[: stop - start], some_votes, some_region, table)
+        if pattern == 0:
+            marks = votes[:0]  # what nobody marked needs no look at the votes
+        are_codes = halves.size > 0 and largest <= one
+        some = halves[start:stop] if are_codes else codes[: stop - start]
+        if pattern < patterns and (
+            are_codes
+            or _fill_codes(bits, start, stop, largest <= one, limits, total[: stop - start], buffer[: stop - start])
+        ):
+            _scatter(some, marks, inside, planes, second)
         else:
-            _scatter_carefully(scores, votes, region, start, stop, table, clip, found)
+            _scatter_carefully(bits, votes, region, start, stop, planes, limits, found)
 
 
-def _relabel_stretches(scores: Any, bits: Any, halves: Any, lut: Any, out: Any, clip: bool, found: Any) -> None:
-    n = scores.shape[1]
-    codes = np.empty(STRETCH, dtype=np.uint16)
-    total = np.empty(STRETCH, dtype=np.float32)
-    for start in range(0, n, STRETCH):
-        stop = min(start + STRETCH, n)
+def _relabel_stretches(
+    bits: Any,
+    halves: Any,
+    one: Any,
+    limits: Any,
+    total: Any,
+    buffer: Any,
+    codes: Any,
+    lut: Any,
+    out: Any,
+    found: Any,
+) -> None:
+    n = bits.shape[1]
+    for start in range(0, n, codes.size):
+        stop = min(start + codes.size, n)
         values = out[start:stop]
-        if _background(bits, start, stop):
-            values[:] = lut[0]
-        elif halves.shape[0] == 1 and _largest(halves[0, start:stop]) <= _ONE:
-            _look_up(halves[0, start:stop], lut, values)
-        elif _fill_codes(scores, bits, start, stop, codes[: stop - start], total[: stop - start]):
-            _look_up(codes[: stop - start], lut, values)
+        largest = _largest_of_members(bits, start, stop)
+        if largest == 0:
+            _fill(values, lut[0])
+            continue
+        are_codes = halves.size > 0 and largest <= one
+        some = halves[start:stop] if are_codes else codes[: stop - start]
+        if are_codes or _fill_codes(
+            bits, start, stop, largest <= one, limits, total[: stop - start], buffer[: stop - start]
+        ):
+            _look_up(some, lut, values)
         else:
-            for i in range(values.size):
-                code = _careful_code(scores[:, start + i], clip)
-                if code == _INVALID:
-                    found[1] = start + i if found[0] == 0 else found[1]
-                    found[0] += 1
-                values[i] = lut[code]
+            _look_up_carefully(bits, start, lut, values, limits, found)
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _look_up(codes: Any, lut: Any, values: Any) -> None:
+    whole = codes.size - codes.size % BLOCK
+    for i in range(0, whole, BLOCK):
+        at = np.uint64(i)
+        if _same(codes, at):
+            value = lut[np.uint64(codes[at])]
+            for j in range(at, at + _BLOCK):
+                values[j] = value
+        else:
+            _look_up_block(codes, at, lut, values)
+    for i in range(whole, codes.size):
+        values[i] = lut[codes[i]]
+
+
+@_inlined  # type: ignore[untyped-decorator]
+def _look_up_block(codes: Any, at: Any, lut: Any, values: Any) -> None:
+    for i in range(at, at + _BLOCK, _4):
+        first, second, third, fourth = _four_codes(codes, i)
+        values[i] = lut[first]
+        values[i + _1] = lut[second]
+        values[i + _2] = lut[third]
+        values[i + _3] = lut[fourth]
 
 
 @_inner  # type: ignore[untyped-decorator]
-def _look_up(codes: Any, lut: Any, values: Any) -> None:
-    for i in range(codes.size):
-        values[i] = lut[codes[i]]
+def _look_up_carefully(bits: Any, start: int, lut: Any, values: Any, limits: Any, found: Any) -> None:
+    for i in range(values.size):
+        code = _careful_code(bits, start + i, limits)
+        if code == _INVALID:
+            found[1] = start + i if found[0] == 0 else found[1]
+            found[0] += 1
+        values[i] = lut[code]
