@@ -107,7 +107,7 @@ def _measure(cohort: tt.Cohort, folder: Path, threads: Sequence[int], runs: int)
     everything = floors.written(cohort.path)
     scores, votes = (floors.written(cohort.path, [part]) for part in ("probability", "votes"))
     output = folder / "calibrated.zarr"
-    tt.apply(cohort, calibration, output)
+    _check_calibrated(cohort, tt.apply(cohort, calibration, output), calibration)
     into = floors.written(output, ["probability"])[0].compressor
     clear = partial(shutil.rmtree, output, ignore_errors=True)
     voxels = sum(math.prod(case.shape) for case in cohort)
@@ -150,3 +150,11 @@ def _check(cohort: tt.Cohort) -> None:
     index = stored.probability.view(np.uint16).astype(np.intp) * patterns + stored.votes
     if not np.array_equal(found[1].reshape(-1), np.bincount(index.reshape(-1), minlength=found[1].size)):
         raise AssertionError(f"{cohort.path}: the statistics of {case.name} are wrong")
+
+
+def _check_calibrated(cohort: tt.Cohort, calibrated: tt.Cohort, calibration: tt.CalibrationMap) -> None:
+    """Check the calibrated scores of the first case against its codes looked up by NumPy."""
+    name = cohort.names[0]
+    codes = cohort[name].read().probability.view(np.uint16)
+    if not np.array_equal(calibrated[name].read().probability, calibration.table_as(np.float16)[codes]):
+        raise AssertionError(f"{calibrated.path}: the scores of {name} are wrong")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from twintrack_core.codes import N_CODES
 from twintrack_core.kernels.dispatch import default_threads
 
 _VOXELS = 1 << 24
+_CHECKED = 1 << 16
 _CASES = (1, 10, 100)
 _CASE_SHAPE: data.Shape = (128, 192, 192)
 _KINDS = ("unwritten", "region", "softmax")
@@ -56,13 +58,28 @@ def _table(settings: Settings, factor: str, steps: Iterator[tuple[int, int, _Mea
 
 
 def _count(scores: npt.NDArray[Any], votes: Any, raters: int = 5, **options: Any) -> Callable[[], object]:
-    return lambda: kernels.count(scores, votes, None, raters, **{"threads": 1, **options})
+    def count(n: int | None = None, **more: Any) -> npt.NDArray[np.int64]:
+        some = None if votes is None else votes[:n]
+        return kernels.count(scores[..., :n], some, None, raters, **{"threads": 1, **options, **more})
+
+    _check(count)
+    return count
 
 
 def _relabel(scores: npt.NDArray[Any], **options: Any) -> Callable[[], object]:
     lut = data.MAP.table_as(np.float16)
-    out = np.empty(scores.shape[1:] if options.get("members") else scores.shape, dtype=np.float16)
-    return lambda: kernels.relabel(scores, lut, out=out, **{"threads": 1, **options})
+    out = np.empty(scores.shape[-1], dtype=np.float16)
+
+    def relabel(n: int | None = None, **more: Any) -> npt.NDArray[np.float16]:
+        return kernels.relabel(scores[..., :n], lut, out=out[:n], **{"threads": 1, **options, **more}).copy()
+
+    _check(relabel)
+    return partial(kernels.relabel, scores, lut, out=out, **{"threads": 1, **options})
+
+
+def _check(work: Callable[..., npt.NDArray[Any]]) -> None:
+    """Check the first voxels against the oracle before all are timed."""
+    np.testing.assert_array_equal(work(_CHECKED), work(_CHECKED, kernel="reference"))
 
 
 def _by_voxels() -> Iterator[tuple[int, int, _Measured]]:

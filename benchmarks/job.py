@@ -26,6 +26,7 @@ from twintrack_core.kernels.dispatch import default_threads
 
 _KINDS = {"region": 300.0, "softmax": 30.0}
 _MEGAVOXELS = 42.0
+_AND_ORACLE = ("auto", "reference")
 _TOLERANCE = 1e-9
 _WHO = {"numpy": "numpy + sklearn + SimpleITK", "torch": "numpy + sklearn + torchmetrics + SimpleITK"}
 
@@ -124,6 +125,11 @@ def main(folder: Path, who: str, runs: int) -> None:
     marks_name = "votes" if who == "ours" else "masks"
     small = data.volume("unwritten", 30_000)
     _do(who, small.scores, getattr(small, marks_name))  # libraries are imported and kernels compiled
+    if who == "ours":
+        found, expected = (job.our_job(small.scores, small.votes, kernel=name, threads=1) for name in _AND_ORACLE)
+        wrong = difference(found.answer(small.votes), expected.answer(small.votes), _TOLERANCE)
+        if wrong:
+            raise AssertionError(f"twintrack and the oracle differ: {wrong}")
     scores, marks = (np.load(folder / f"{name}.npy") for name in ("scores", marks_name))
     inputs, taken = peak_memory(), []
     outcome: Any = None

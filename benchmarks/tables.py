@@ -3,12 +3,13 @@
     python -m benchmarks.tables [--only NAME ...] [--runs 3] [--folder /dev/shm] [--write]
 
 What was measured is kept in .benchmarks/tables.json, so that the table of goals takes in sections that were measured
-before on the same machine.
+before, on the same machine and with the same sources.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
@@ -59,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(arguments.runs, arguments.folder)
     where = machine(_LIBRARIES)
-    kept = _load(machine(()))
+    kept = _load(f"{machine(())}, sources {_sources()}")
     wanted = [name for name in SECTIONS if not arguments.only or name in arguments.only]
     for name in wanted:
         start = time.perf_counter()
@@ -122,6 +123,16 @@ def _between(text: str, found: re.Match[str]) -> str:
 
 def _how(name: str, settings: Settings) -> str:
     return f"`python -m benchmarks.tables --only {name} --runs {settings.runs}`"
+
+
+def _sources() -> str:
+    """Digest of everything that is measured."""
+    digest = hashlib.sha256()
+    for folder in ("twintrack_core", "benchmarks"):
+        for path in sorted((_ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".pyx", ".h"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _load(where: str) -> dict[str, Any]:

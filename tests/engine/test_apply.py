@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,41 @@ def test_scores_are_not_calibrated_twice(cohort: tt.Cohort, fitted: tt.Calibrati
     with pytest.raises(RequestError, match="calibrated already"):
         tt.apply(calibrated, fitted, tmp_path / "twice.zarr")
     assert not (tmp_path / "twice.zarr").exists()
+
+
+def test_cases_of_which_nothing_is_written(fitted: tt.CalibrationMap, tmp_path: Path) -> None:
+    shape = (4, 5, 6)
+    empty = [
+        Case(name=f"c{i}", probability=np.zeros(shape, np.float16), raters=("r",), votes=np.zeros(shape, np.uint8))
+        for i in range(3)
+    ]
+    writer = CohortWriter(tmp_path / "c.zarr", [case.name for case in empty])
+    for case in empty:
+        writer.write_case(case)
+    writer.finish()
+    cohort = open_cohort(tmp_path / "c.zarr")
+    statistics = tt.accumulate(cohort)
+    calibrated = tt.apply(cohort, fitted, tmp_path / "out.zarr")
+    for name in cohort.names:
+        histogram = statistics[name].histogram
+        assert (histogram.n_voxels, len(histogram.count)) == (120, 1)
+        np.testing.assert_array_equal(calibrated[name].read().probability, np.float16(fitted(0.0)))
+
+
+@pytest.mark.parametrize("damage", ["missing", "incomplete", "metadata"])
+def test_input_that_must_be_mended_leaves_no_output(
+    cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(cohort.path, tmp_path / "c.zarr")
+    case = tmp_path / "c.zarr" / cohort.names[1]
+    if damage == "missing":
+        shutil.rmtree(case)
+    elif damage == "incomplete":
+        (case / "zarr.json").write_text(
+            (case / "zarr.json").read_text().replace('"complete": true', '"complete": false')
+        )
+    else:
+        (case / "probability" / "zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"missing|incomplete"):
+        tt.apply(open_cohort(tmp_path / "c.zarr"), fitted, tmp_path / "out.zarr")
+    assert not (tmp_path / "out.zarr").exists()

@@ -154,6 +154,8 @@ def test_marks_of_raters_there_are_not() -> None:
         ({"kernel": "fortran"}, "fortran"),
         ({"threads": 0}, "threads"),
         ({"on_invalid": "ignore"}, "ignore"),
+        ({"probability": np.zeros((1025, 5), np.float16), "members": True}, "1 to 1024 members"),
+        ({"probability": np.zeros((0, 5), np.float16), "members": True}, "1 to 1024 members"),
     ],
 )
 def test_wrong_requests(arguments: dict[str, Any], words: str) -> None:
