@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +57,30 @@ def _table(settings: Settings, factor: str, steps: Iterator[tuple[int, int, _Mea
 
 
 def _count(scores: npt.NDArray[Any], votes: Any, raters: int = 5, **options: Any) -> Callable[[], object]:
+    flat = _flat(scores, **options)
+
     def count(n: int | None = None, **more: Any) -> npt.NDArray[np.int64]:
-        some = None if votes is None else votes[:n]
-        return kernels.count(scores[..., :n], some, None, raters, **{"threads": 1, **options, **more})
+        some = None if votes is None else votes.reshape(-1)[:n]
+        return kernels.count(flat[..., :n], some, None, raters, **{"threads": 1, **options, **more})
 
     _check(count)
     return count
 
 
 def _relabel(scores: npt.NDArray[Any], **options: Any) -> Callable[[], object]:
+    flat = _flat(scores, **options)
     lut = data.MAP.table_as(np.float16)
-    out = np.empty(scores.shape[-1], dtype=np.float16)
+    out = np.empty(flat.shape[-1], dtype=np.float16)
 
     def relabel(n: int | None = None, **more: Any) -> npt.NDArray[np.float16]:
-        return kernels.relabel(scores[..., :n], lut, out=out[:n], **{"threads": 1, **options, **more}).copy()
+        return kernels.relabel(flat[..., :n], lut, out=out[:n], **{"threads": 1, **options, **more})
 
-    _check(relabel)
-    return partial(kernels.relabel, scores, lut, out=out, **{"threads": 1, **options})
+    _check(lambda *n, **more: relabel(*n, **more).copy())
+    return relabel
+
+
+def _flat(scores: npt.NDArray[Any], members: bool = False, **_: Any) -> npt.NDArray[Any]:
+    return scores.reshape(len(scores), -1) if members else scores.reshape(-1)
 
 
 def _check(work: Callable[..., npt.NDArray[Any]]) -> None:

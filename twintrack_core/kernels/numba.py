@@ -41,7 +41,6 @@ WORTH_A_SECOND_TABLE = 1 << 16
 _ONE = {"float16": np.uint16(CODE_ONE), "float32": np.float32(1).view(np.uint32), "uint8": np.uint8(255)}
 """Bits of the score 1. Read as unsigned integers, those of smaller scores are smaller and all others larger."""
 
-_LAST = np.uint16(CODE_ONE)  # of the highest valid scores too, even if there are so many that their sum is rounded up
 _NEGATIVE_ZERO = np.uint16(CODE_NEGATIVE_ZERO)
 _INVALID = N_CODES  # where a look-up table keeps the value for invalid scores
 _LIMITS = np.array([LOWEST_VALID, HIGHEST_VALID, LOWEST_VALID, HIGHEST_VALID], dtype=np.float32)
@@ -225,7 +224,7 @@ def _careful_code(bits: Any, voxel: int, limits: Any) -> int:
         if not (score >= limits[0] and score <= limits[1]):
             return _INVALID
         total += _moved(score, limits[2], limits[3])
-    return int(min(_code(total / np.float32(bits.shape[0])), _LAST))
+    return int(_code(total / np.float32(bits.shape[0])))
 
 
 @_inner  # type: ignore[untyped-decorator]
@@ -298,7 +297,7 @@ def _checked_codes(bits: Any, start: int, stop: int, limits: Any, total: Any, co
         valid &= _add_checked(bits[member, start:stop], limits, total)
     divisor = np.float32(bits.shape[0])
     for i in range(total.size):
-        codes[i] = min(_code(total[i] / divisor), _LAST)
+        codes[i] = _code(total[i] / divisor)
     return valid
 
 
@@ -363,10 +362,15 @@ def _scatter_marked(codes: Any, votes: Any, at: Any, cells: Any) -> None:
 @_inner  # type: ignore[untyped-decorator]
 def _scatter_mixed(codes: Any, votes: Any, region: Any, planes: Any) -> None:
     """Count any number of voxels, inside and outside."""
+    outside, inside = planes[0], planes[planes.shape[0] - 1]
     for i in range(codes.size):
-        plane = 0 if region.size > 0 and region[i] == 0 else planes.shape[0] - 1
-        pattern = votes[i] if votes.size > 0 else np.uint8(0)
-        planes[plane, pattern * N_CODES + codes[i]] += 1
+        cell = np.uint64(codes[i])
+        if votes.size > 0:
+            cell += np.uint64(votes[i]) * _N_CODES
+        if region.size == 0 or region[i] != 0:
+            inside[cell] += 1
+        else:
+            outside[cell] += 1
 
 
 @_inlined  # type: ignore[untyped-decorator]

@@ -155,12 +155,15 @@ static void scatter_carefully(const struct scores *scores, const uint8_t *const 
     }
 }
 
+/* Count n codes that are inside the region or not, without a branch that nobody could predict. */
 static inline void scatter_mixed(const uint16_t *codes, const uint8_t *votes, const uint8_t *region, size_t n,
                                  const struct table *table)
 {
+    const size_t apart = (size_t)(table->inside - table->outside);
     for (size_t i = 0; i < n; i++) {
-        uint32_t *cells = region == NULL || region[i] != 0 ? table->inside : table->outside;
-        cells[(votes == NULL ? 0 : votes[i]) * (size_t)N_CODES + codes[i]]++;
+        const size_t is_inside = region == NULL || region[i] != 0;
+        const size_t pattern = votes == NULL ? 0 : votes[i];
+        table->outside[is_inside * apart + pattern * N_CODES + codes[i]]++;
     }
 }
 
