@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cold_start, engine, folds, growth, job, kernels
+from benchmarks import cold_start, engine, folds, growth, job, kernels, profile
 from benchmarks.sections import Goal, Section, Settings, table
 from twintrack_core.bench.timing import Spread, machine
 from twintrack_core.errors import RequestError
@@ -33,6 +33,7 @@ SECTIONS: Mapping[str, Callable[[Settings], Section]] = {
     "fits-and-metrics": kernels.slower_tasks,
     "job": job.whole_job,
     "engine": engine.engine,
+    "profile": profile.profile,
     "layouts": engine.layouts,
     "growth": growth.in_memory,
     "cases": growth.cases,
