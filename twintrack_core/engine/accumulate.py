@@ -209,8 +209,8 @@ def count_tiles(work: CountTask) -> Cells:
             shape = scores.shape[1:]
             votes = None
             if work.votes is not None:
-                votes = scratch.array("votes", shape, np.uint8)
-                work.votes.read(box, votes, scratch)
+                buffer = scratch.array("votes", shape, np.uint8)
+                votes = buffer if work.votes.read_written(box, buffer, scratch) else None  # nobody marked
             inside = work.region.inside(box, scratch)
             region = inside if isinstance(inside, bool) else inside.reshape(-1)
             flat = scores.reshape(len(scores), -1)
