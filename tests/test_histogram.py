@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twintrack_core import kernels
 from twintrack_core.codes import CODE_ONE, N_CODES, encode
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 from twintrack_core.histogram import JointHistogram
@@ -79,7 +80,7 @@ def test_without_a_roi_everything_is_inside_and_without_votes_nothing_is_marked(
     assert histogram.pattern_counts.tolist() == [scores.size]
 
 
-@pytest.mark.parametrize("kernel", ["reference", "numba"])
+@pytest.mark.parametrize("kernel", kernels.names())
 @pytest.mark.parametrize("threads", [1, 3])
 def test_kernels_and_threads_agree(kernel: str, threads: int) -> None:
     scores, raters, roi = volume(3)

@@ -1,7 +1,7 @@
 /* Both kernels in C, for the instruction set that the including file has chosen; see stretches_variants.h.
 
-   Voxels are taken in stretches. A stretch whose scores and marks are all zero bits is recognised by OR-ing its words
-   and counted or filled without looking at its voxels. Any other one is turned into codes first, a vectorised loop that
+   Voxels are taken in stretches. A stretch whose scores and marks are all zero bits is recognised by the OR of its words,
+   or the maximum of its halves, and counted or filled without looking at its voxels. Any other one is turned into codes first, a vectorised loop that
    also tells whether every score is valid, and then scattered or looked up in blocks; a block that is all the same is
    counted at once. Only a stretch that holds something invalid takes the careful path, voxel by voxel.
 
