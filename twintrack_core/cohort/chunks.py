@@ -232,21 +232,6 @@ class ChunkedArray:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr-python sees it
             return None
 
-    def read_written(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> bool:
-        """Read a box as `read` does, but leave ``out`` alone and return False if it is a chunk never written."""
-        index = self._whole_chunk(box, out)
-        if index is not None:
-            return self.read_chunk(index, out, scratch)
-        self.read(box, out, scratch)
-        return True
-
-    def _whole_chunk(self, box: Box, out: npt.NDArray[Any]) -> tuple[int, ...] | None:
-        """Index of the chunk that a box is and ``out`` can take, None if it is none, or not read directly."""
-        aligned = not any(s.start % c for s, c in zip(box, self.chunks, strict=True))
-        if self.codec is None or out.shape != self.chunks or not aligned:
-            return None
-        return tuple(s.start // c for s, c in zip(box, self.chunks, strict=True))
-
     def read(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> None:
         """Read a box of voxels into the C-contiguous array ``out`` of the box's shape.
 
@@ -258,9 +243,9 @@ class ChunkedArray:
         if self.codec is None:
             out[...] = self._read_with_zarr(box)
             return
-        whole = self._whole_chunk(box, out)
-        if whole is not None:  # the usual case: straight into place
-            self._read_or_fill(whole, out, scratch)
+        if out.shape == self.chunks and not any(s.start % c for s, c in zip(box, self.chunks, strict=True)):
+            # A whole chunk, the usual case: straight into place.
+            self._read_or_fill(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out, scratch)
             return
         for index in self._touched(box):
             chunk_start = tuple(i * c for i, c in zip(index, self.chunks, strict=True))

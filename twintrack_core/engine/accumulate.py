@@ -15,7 +15,7 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import N_CODES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray
-from twintrack_core.cohort.roi import BoxRegion, Region, parse_roi, region_of
+from twintrack_core.cohort.roi import BoxRegion, MaskRegion, Region, parse_roi, region_of
 from twintrack_core.cohort.store import Cohort, StoredCase
 from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
@@ -27,7 +27,8 @@ from twintrack_core.engine.tiles import (
     tile_box,
     tile_bytes,
     tile_shape,
-    written_tiles,
+    tiles_of,
+    union,
 )
 from twintrack_core.engine.workspace import workspace
 from twintrack_core.errors import RequestError
@@ -46,7 +47,15 @@ class Background(NamedTuple):
 
 @dataclass(frozen=True)
 class CountTask:
-    """Some tiles of one case to count. Pure data, so that any worker can run it."""
+    """Some tiles of one case to count. Pure data, so that any worker can run it.
+
+    Attributes
+    ----------
+    marked
+        Those of the tiles in which votes were written; in the others nobody marked anything.
+    background
+        What is counted besides.
+    """
 
     case: str
     probability: ChunkedArray
@@ -55,9 +64,10 @@ class CountTask:
     region: Region
     tile_shape: tuple[int, ...]
     tiles: tuple[Tile, ...]
+    marked: frozenset[Tile]
+    background: Background | None
     kernel: str
     on_invalid: OnInvalid
-    background: Background | None = None
 
 
 @dataclass(frozen=True)
@@ -159,22 +169,32 @@ def _plan_cases(cohort: Cohort, names: tuple[str, ...], roi: str, kernel: str, o
 def _plan_case(cohort: Cohort, name: str, roi: str, kernel: str, on_invalid: OnInvalid) -> CasePlan:
     case = cohort[name]
     region = region_of(case, parse_roi(roi))
-    tiles = written_tiles(case, ["votes"], region)
-    work = partial(
-        CountTask,
-        name,
-        case.probability,
-        case.parts.get("votes"),
-        len(case.raters),
-        region,
-        tile_shape(case),
-        kernel=kernel,
-        on_invalid=on_invalid,
-    )
+    votes = case.parts.get("votes")
+    marked = np.zeros(0, dtype=np.int64) if votes is None else tiles_of(case, votes)
+    reach = [tiles_of(case, region.mask, region.halo)] if isinstance(region, MaskRegion) else []
+    tiles = union(case, tiles_of(case, case.probability), marked, *reach)
+    all_marked = set(map(tuple, union(case, marked).tolist()))
+    background = _background(case, region, tiles, kernel, on_invalid)
+    shape = tile_shape(case)
+
+    def work(batch: tuple[Tile, ...], counted_too: Background | None) -> CountTask:
+        return CountTask(
+            name,
+            case.probability,
+            votes,
+            len(case.raters),
+            region,
+            shape,
+            batch,
+            frozenset(all_marked.intersection(batch)),
+            counted_too,
+            kernel,
+            on_invalid,
+        )
+
     # What is in no tile is counted with the first batch, and is a batch of its own where there is none.
     first, *others = batches(case, tiles) or [()]
-    background = _background(case, region, tiles, kernel, on_invalid)
-    return CasePlan(case, (work(first, background=background), *map(work, others)))
+    return CasePlan(case, (work(first, background), *(work(batch, None) for batch in others)))
 
 
 def _background(
@@ -208,9 +228,9 @@ def count_tiles(work: CountTask) -> Cells:
             scores = read_scores(work.probability, box, scratch)
             shape = scores.shape[1:]
             votes = None
-            if work.votes is not None:
-                buffer = scratch.array("votes", shape, np.uint8)
-                votes = buffer if work.votes.read_written(box, buffer, scratch) else None  # nobody marked
+            if work.votes is not None and tile in work.marked:
+                votes = scratch.array("votes", shape, np.uint8)
+                work.votes.read(box, votes, scratch)
             inside = work.region.inside(box, scratch)
             region = inside if isinstance(inside, bool) else inside.reshape(-1)
             flat = scores.reshape(len(scores), -1)

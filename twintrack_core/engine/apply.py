@@ -30,7 +30,8 @@ from twintrack_core.engine.tiles import (
     tile_bytes,
     tile_grid,
     tile_shape,
-    written_tiles,
+    tiles_of,
+    union,
 )
 from twintrack_core.engine.workspace import workspace
 from twintrack_core.errors import RequestError, WorkError
@@ -171,7 +172,7 @@ def _plan_cases(cohort: Cohort, names: tuple[str, ...]) -> list[_CasePlan]:
 
 
 def _plan_case(case: StoredCase) -> _CasePlan:
-    found = written_tiles(case)
+    found = union(case, tiles_of(case, case.probability))
     return _CasePlan(case, tuple(batches(case, found)), has_background=len(found) < math.prod(tile_grid(case)))
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
-from twintrack_core.cohort.roi import MaskRegion, Region
 from twintrack_core.cohort.store import StoredCase
 from twintrack_core.cohort.writer import default_chunks
 from twintrack_core.engine.run import TASK_BYTES
@@ -42,30 +41,27 @@ def tile_box(tile: Tile, shape: Sequence[int], size: Sequence[int]) -> Box:
     return tuple(slice(i * n, min((i + 1) * n, end)) for i, n, end in zip(tile, shape, size, strict=True))
 
 
-def written_tiles(case: StoredCase, parts: Iterable[str] = (), region: Region | None = None) -> npt.NDArray[np.int64]:
-    """Tiles that overlap a written chunk of the probability, of the named parts or of the region's mask.
+def tiles_of(case: StoredCase, array: ChunkedArray, halo: Sequence[int] = (0, 0, 0)) -> npt.NDArray[np.int64]:
+    """Tiles that overlap a written chunk of an array of the case, or its surroundings of ``halo`` voxels an axis.
 
     Returns
     -------
     numpy.ndarray
-        (n, 3) int64, in ascending order.
+        (n,) int64, their places in the grid in C order.
     """
-    shape, grid = tile_shape(case), tile_grid(case)
-    arrays: list[tuple[ChunkedArray, tuple[int, ...]]] = [(case.probability, (0, 0, 0))]
-    arrays += [(case.parts[part], (0, 0, 0)) for part in parts if part in case.parts]
-    if isinstance(region, MaskRegion):
-        arrays.append((region.mask, region.halo))
-    numbers = []
-    for array, halo in arrays:
-        chunks = array.written()[:, -3:]  # members share tiles, so only the spatial part of a chunk's index counts
-        if array.chunks[-3:] != shape or any(halo):
-            spatial = np.unique(chunks, axis=0).tolist()
-            found = {
-                tile for index in spatial for tile in _overlapping(index, array.chunks[-3:], halo, shape, case.shape)
-            }
-            chunks = np.array(sorted(found), dtype=np.int64).reshape(-1, 3)
-        numbers.append(np.ravel_multi_index(tuple(chunks.T), grid))
-    return np.stack(np.unravel_index(np.unique(np.concatenate(numbers)), grid), axis=1)
+    shape = tile_shape(case)
+    chunks = array.written()[:, -3:]  # members share tiles, so only the spatial part of a chunk's index counts
+    if array.chunks[-3:] != shape or any(halo):
+        found: set[Tile] = set()
+        for index in np.unique(chunks, axis=0).tolist():
+            found.update(_overlapping(index, array.chunks[-3:], halo, shape, case.shape))
+        chunks = np.array(list(found), dtype=np.int64).reshape(-1, 3)
+    return np.asarray(np.ravel_multi_index(tuple(chunks.T), tile_grid(case)), dtype=np.int64)
+
+
+def union(case: StoredCase, *places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Indices of the tiles at any of some places, (n, 3) int64 in ascending order."""
+    return np.stack(np.unravel_index(np.unique(np.concatenate(places)), tile_grid(case)), axis=1)
 
 
 def _overlapping(
