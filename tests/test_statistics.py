@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def case(seed: int, raters: tuple[str, ...] = ("ann", "bob")) -> CaseStatistics:
 CASES = {f"case{seed}": case(seed) for seed in range(4)}
 MIXED = CohortStatistics(
     {
-        "b": case(1, ("ann", "bob", "cy")),
+        "b": replace(case(1, ("ann", "bob", "cy")), shape=(4, 50, 60), marks=((0, 3), (7, 7), (20, 59))),
         "a": case(2, ("bob", "ann")),
         "unrated": case(3, ()),
         "empty": CaseStatistics(histogram(4, ("ann",), n=0)),
@@ -171,6 +172,8 @@ def test_a_store_needs_nothing_of_ours(tmp_path: Path) -> None:
             "spacing_mm": list(stored.spacing_mm),
             "voxels": {"whole": stored.histogram.n_voxels, "roi": stored.histogram.n_inside},
             "attributes": stored.attributes,
+            "shape": stored.shape and list(stored.shape),
+            "marks": stored.marks and [list(pair) for pair in stored.marks],
         }
 
 
@@ -236,6 +239,17 @@ def _entry(**changes: Any) -> Edit:
         (_entry(spacing_mm=[1, 1, -1]), "Spacing"),
         (_entry(spacing_mm=[1, 1, "1"]), "must be lists"),
         (_entry(spacing_mm=[1, 1, 10**400]), "too large"),
+        (_entry(shape=7), "must be lists"),
+        (_entry(shape=[1, 2]), "shape"),
+        (_entry(shape=[1, 2, "3"]), "shape"),
+        (_entry(shape=[1, 2, 0]), "shape"),
+        (_entry(shape=[4, 4, 4], marks=[1, 2, 3]), "must be lists"),
+        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 1]]), "marks"),
+        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 1], [2]]), "marks"),
+        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 1], [2, 1]]), "marks"),
+        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 4], [2, 3]]), "marks"),
+        (_entry(shape=[4, 4, 4], marks=[[0, 1], [-1, 3], [2, 3]]), "marks"),
+        (_entry(marks=[[0, 1], [0, 1], [2, 3]]), "marks"),
         (_entry(attributes=[]), "an object"),
         (_entry(voxels={"whole": 1, "roi": 1}), "do not hold"),
         (_entry(voxels=None), "do not hold"),

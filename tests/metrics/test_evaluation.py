@@ -59,7 +59,7 @@ def test_rows_and_summary_are_the_metrics_of_the_cells() -> None:
     evaluation = evaluate(statistics)
     assert len(evaluation.rows) == 3 * 2 * len(metrics.names())
     for row in evaluation.rows:
-        expected = metrics.get(row.metric)(ScoredCells.of([statistics[row.case].histogram], row.region))
+        expected = metrics.get(row.metric)(ScoredCells.of([statistics[row.case]], row.region))
         if isinstance(expected, Undefined):
             assert (row.value, row.why) == (None, expected.why)
         elif isinstance(expected, Noted):
@@ -74,7 +74,7 @@ def test_rows_and_summary_are_the_metrics_of_the_cells() -> None:
         ]
         assert summary.defined == len(values) == (2 if summary.metric == "volume_error" else 3)
         assert summary.mean == pytest.approx(sum(values) / len(values))
-        cells = ScoredCells.of([case.histogram for _, case in statistics.items()], summary.region)
+        cells = ScoredCells.of([case for _, case in statistics.items()], summary.region)
         pooled = metrics.get(summary.metric)(cells)
         assert summary.pooled == (pooled.value if isinstance(pooled, Noted) else pooled)
 

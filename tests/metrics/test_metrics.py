@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from twintrack_core import metrics
 from twintrack_core.codes import CODE_ONE, CODE_VALUES, N_CODES, encode
 from twintrack_core.errors import RequestError
-from twintrack_core.histogram import JointHistogram
+from twintrack_core.histogram import CaseStatistics, JointHistogram
 from twintrack_core.metrics import Noted, ScoredCells, Undefined
 
 NAMES = ("ece_mhr", "ace_mhr", "brier_mhr", "cross_entropy_mhr", "tdsc", "volume_error")
@@ -26,7 +26,9 @@ def cells(voxels: list[Voxel], n_raters: int = 5, times: int = 1) -> ScoredCells
     code, marks = np.array(voxels, dtype=np.int64).reshape(-1, 2).T
     ones = np.ones_like(code)
     names = [f"r{rater}" for rater in range(n_raters)]
-    return ScoredCells.of([JointHistogram.from_cells(ones, code, (1 << marks) - 1, ones * times, names)])
+    return ScoredCells.of(
+        [CaseStatistics(JointHistogram.from_cells(ones, code, (1 << marks) - 1, ones * times, names))]
+    )
 
 
 def value(name: str, scored: ScoredCells) -> float:
@@ -169,7 +171,7 @@ def test_cross_entropy_says_how_many_contradicted_scores_it_clipped() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_voxels_nothing_is_defined(name: str) -> None:
-    assert metrics.get(name)(ScoredCells.of([])) == Undefined("there are no voxels")
+    assert metrics.get(name)(ScoredCells.of([])) == Undefined("there are no raters")
 
 
 def test_without_marks_there_is_no_volume_error() -> None:
@@ -177,10 +179,11 @@ def test_without_marks_there_is_no_volume_error() -> None:
 
 
 def test_cells_are_pooled_over_cases_and_panels() -> None:
-    one = JointHistogram.from_cells([0, 1, 1], [3, 3, 4], [5, 6, 7], [2, 2**60, 1], ["a", "b", "c"])
-    two = JointHistogram.from_cells([1], [3], [3], [7], ["b", "d", "a"])
-    three = JointHistogram.from_cells([1], [3], [1], [9], ["e"])
-    whole = ScoredCells.of([one], voxel_mm3=2.5)
+    histogram = JointHistogram.from_cells([0, 1, 1], [3, 3, 4], [5, 6, 7], [2, 2**60, 1], ["a", "b", "c"])
+    one = CaseStatistics(histogram, (2.5, 1.0, 1.0))
+    two = CaseStatistics(JointHistogram.from_cells([1], [3], [3], [7], ["b", "d", "a"]))
+    three = CaseStatistics(JointHistogram.from_cells([1], [3], [1], [9], ["e"]))
+    whole = ScoredCells.of([one])
     assert (whole.n_raters, whole.voxel_mm3) == (3, 2.5)
     assert whole.count.tolist() == [2**60 + 2, 1]
     assert whole.mhr.tolist() == [2 / 3, 1]

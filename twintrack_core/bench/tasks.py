@@ -14,7 +14,7 @@ from twintrack_core.bench import floors, job
 from twintrack_core.bench.data import KINDS, MAP, RATERS, Volume
 from twintrack_core.calibrators import fit
 from twintrack_core.errors import RequestError
-from twintrack_core.histogram import JointHistogram
+from twintrack_core.histogram import CaseStatistics, JointHistogram
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def _metrics(volume: Volume) -> dict[str, float]:
 
 
 def values_of(histogram: JointHistogram) -> dict[str, float]:
-    """Every metric there is of a histogram, without those that are undefined."""
-    cells = metrics.ScoredCells.of([histogram])
-    results = {name: metrics.get(name)(cells) for name in metrics.names()}
+    """Every metric of ours that a histogram has, without those that are undefined."""
+    cells = metrics.ScoredCells.of([CaseStatistics(histogram)])
+    results = {metric.name: metric(cells) for metric in metrics.resolve(None) if isinstance(metric, metrics.Metric)}
     return {
         name: result.value if isinstance(result, metrics.Noted) else result
         for name, result in results.items()

@@ -69,10 +69,19 @@ def parse_roi(text: str) -> RoiRule:
 
 @dataclass(frozen=True)
 class BoxRegion:
-    """Everything in a box is inside; the whole volume for "full", an empty box for nothing."""
+    """Everything in a box is inside; the whole volume for "full", an empty box for nothing.
+
+    Attributes
+    ----------
+    start, stop
+        Half-open box.
+    marks
+        First and last marked index per axis that the box was made around; None for "full" and without a mark.
+    """
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
+    marks: tuple[tuple[int, int], ...] | None = None
 
     def inside(self, box: Box, scratch: Scratch) -> bool | npt.NDArray[np.uint8]:
         """Whether all or none of a box of voxels is inside, or a uint8 mask of its shape."""
@@ -163,7 +172,7 @@ def region_of(case: StoredCase, rule: RoiRule) -> Region:
     # The challenge's box is [min - N, max + N): it ends N - 1 voxels after the last mark.
     start = tuple(max(0, low - margin) for low, _ in bounds)
     stop = tuple(min(size, high + margin) for (_, high), size in zip(bounds, shape, strict=True))
-    return BoxRegion(start, stop)
+    return BoxRegion(start, stop, tuple(bounds))
 
 
 def marked_bounds(votes: ChunkedArray) -> list[tuple[int, int]] | None:

@@ -44,9 +44,10 @@ class StoredCase:
     parts: Mapping[str, ChunkedArray]
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int, int]:
         """Voxels along (z, y, x)."""
-        return self.probability.shape[-3:]
+        z, y, x = self.probability.shape[-3:]
+        return z, y, x
 
     @property
     def members(self) -> int:

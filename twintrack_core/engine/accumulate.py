@@ -158,8 +158,14 @@ def _merge_case(plan: CasePlan, *parts: Cells) -> list[CaseStatistics]:
 
 
 def _merge(plan: CasePlan, parts: Iterable[Cells]) -> CaseStatistics:
-    histogram = JointHistogram(plan.case.raters, *concatenate(list(parts)))
-    return CaseStatistics(histogram, spacing_mm=plan.case.geometry.spacing_mm, attributes=dict(plan.case.attributes))
+    case, region = plan.case, plan.tasks[0].region
+    return CaseStatistics(
+        JointHistogram(case.raters, *concatenate(list(parts))),
+        spacing_mm=case.geometry.spacing_mm,
+        attributes=dict(case.attributes),
+        shape=case.shape,
+        marks=region.marks if isinstance(region, BoxRegion) else None,
+    )
 
 
 def _plan_cases(cohort: Cohort, names: tuple[str, ...], roi: str, kernel: str, on_invalid: OnInvalid) -> list[CasePlan]:

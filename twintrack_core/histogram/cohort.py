@@ -7,8 +7,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram.cells import concatenate
@@ -28,16 +31,24 @@ class CaseStatistics:
         Voxel size in mm in array order (z, y, x).
     attributes
         The caller's facts about the case (site, scanner), as JSON can hold them.
+    shape
+        Voxels of the volume along (z, y, x); None if that is not known.
+    marks
+        First and last index along each axis that any rater marked, ((z, z), (y, y), (x, x)): known where the region of
+        interest was made around the marks, else None. A case without a mark has none either.
 
     Raises
     ------
     RequestError
-        For a spacing that is not three lengths above 0, or attributes JSON cannot hold.
+        For a spacing that is not three lengths above 0, attributes JSON cannot hold, a shape that is none, or marks
+        that do not lie in it.
     """
 
     histogram: JointHistogram
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    shape: tuple[int, int, int] | None = None
+    marks: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         spacing = tuple(float(length) for length in self.spacing_mm)
@@ -49,11 +60,31 @@ class CaseStatistics:
             raise RequestError(f"The attributes cannot be kept: {error}.", "Allowed: what JSON can hold.") from error
         object.__setattr__(self, "spacing_mm", spacing)
         object.__setattr__(self, "attributes", attributes)
+        _check_extent(self.shape, self.marks)
 
     @property
     def voxel_mm3(self) -> float:
         """Volume of a voxel in mm3."""
         return math.prod(self.spacing_mm)
+
+    def relabel(self, codes: npt.NDArray[np.integer[Any]]) -> CaseStatistics:
+        """Return the statistics of the volume that a map would write; see `JointHistogram.relabel`."""
+        return replace(self, histogram=self.histogram.relabel(codes))
+
+
+def _check_extent(shape: Any, marks: Any) -> None:
+    """Refuse a shape or marks that are none; marks lie inside the shape."""
+    if shape is not None and (len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape)):
+        raise RequestError(f"The shape {shape!r:.80} is none.", "Allowed: three numbers of voxels.")
+    if marks is None:
+        return
+    if shape is None or len(marks) != 3:
+        raise RequestError(f"The marks {marks!r:.80} lie in no volume.", "Allowed: three pairs, and a shape.")
+    for pair, size in zip(marks, shape, strict=True):
+        if len(pair) != 2 or not all(type(index) is int for index in pair) or not 0 <= pair[0] <= pair[1] < size:
+            raise RequestError(
+                f"The marks {marks!r:.80} do not lie in the shape {shape!r}.", "Allowed: first and last index."
+            )
 
 
 class CohortStatistics:
@@ -118,6 +149,10 @@ class CohortStatistics:
         """Return the statistics without some of the cases, which must be there."""
         left_out = self.select(names)
         return self.select(name for name in self.names if name not in left_out)
+
+    def relabel(self, codes: npt.NDArray[np.integer[Any]]) -> CohortStatistics:
+        """Return the statistics of the volumes that a map would write; see `JointHistogram.relabel`."""
+        return CohortStatistics({name: case.relabel(codes) for name, case in self._cases.items()}, self.roi)
 
     def merge(self, *others: CohortStatistics) -> CohortStatistics:
         """Return the statistics of the cases of all, for example of several sites.

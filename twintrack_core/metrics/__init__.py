@@ -1,20 +1,29 @@
-"""Metrics: figures of merit that need nothing but statistics."""
+"""Metrics: figures of merit of tables, and of the volumes of a case."""
 
-from twintrack_core.metrics.cells import ScoredCells
+from twintrack_core.metrics.cells import LabelledScores, Panel, ScoredCells, Scores
 from twintrack_core.metrics.evaluation import Evaluation, Row, SummaryRow, evaluate
-from twintrack_core.metrics.metric import Metric, Noted, Result, Undefined
-from twintrack_core.metrics.registry import get, names
+from twintrack_core.metrics.metric import Metric, Noted, Result, Suite, Undefined, VolumeMetric
+from twintrack_core.metrics.registry import get, names, preferred_roi, resolve
+from twintrack_core.metrics.volumes import CaseVolumes
 
 __all__ = [
+    "CaseVolumes",
     "Evaluation",
+    "LabelledScores",
     "Metric",
     "Noted",
+    "Panel",
     "Result",
     "Row",
     "ScoredCells",
+    "Scores",
+    "Suite",
     "SummaryRow",
     "Undefined",
+    "VolumeMetric",
     "evaluate",
     "get",
     "names",
+    "preferred_roi",
+    "resolve",
 ]

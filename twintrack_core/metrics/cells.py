@@ -1,72 +1,223 @@
-"""What a metric sees: scores, mean human responses, and how many voxels have both."""
+"""What a metric sees: the voxels of a region, grouped by score and by who marked them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import CODE_VALUES, N_CODES
-from twintrack_core.histogram import JointHistogram, RegionName
+from twintrack_core.errors import FitError
+from twintrack_core.histogram import CaseStatistics, RegionName
+from twintrack_core.targets import target_values
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredCells:
-    """Voxels of a region of one case, or of several taken as one volume, grouped by score and mean human response.
+class Scores:
+    """Voxels grouped by score.
 
     Attributes
     ----------
     score
-        (n,) float64 scores, exact values of score codes.
-    mhr
-        (n,) float64 mean human responses: marks / raters.
+        (k,) float64 scores that occur, ascending, exact values of score codes.
     count
-        (n,) int64 voxels, above 0. The cells are sorted by number of raters, score and marks.
-    n_raters
-        Number of raters; None where cases differ.
-    voxel_mm3
-        Volume of a voxel in mm3; None where cases differ.
+        (k,) int64 voxels of each score, above 0.
+    mean
+        (k,) float64 mean of the mean human response over these voxels.
     """
 
     score: npt.NDArray[np.float64]
-    mhr: npt.NDArray[np.float64]
     count: npt.NDArray[np.int64]
-    n_raters: int | None = None
-    voxel_mm3: float | None = None
+    mean: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScores:
+    """Voxels grouped by score, told apart by a yes or no: a rater's mark, or a consensus.
+
+    Attributes
+    ----------
+    score
+        (k,) float64 scores that occur, ascending, exact values of score codes.
+    marked, unmarked
+        (k,) int64 voxels of each score that are marked, and that are not.
+    """
+
+    score: npt.NDArray[np.float64]
+    marked: npt.NDArray[np.int64]
+    unmarked: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Voxels of the cases that share a set of raters, grouped by who marked them.
+
+    Attributes
+    ----------
+    raters
+        Names of the R raters, sorted.
+    count
+        (2**R,) int64 voxels of each pattern: bit r is set where ``raters[r]`` marked.
+    """
+
+    raters: tuple[str, ...]
+    count: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredCells:
+    """Voxels of a region of one case, or of several taken as one volume.
+
+    Everything is computed when first asked for. Counts add as integers, so the order of the cases does not matter.
+
+    Attributes
+    ----------
+    cases
+        Statistics of the cases, with one rater or more each; the raters may differ.
+    region
+        "whole", or "roi" for the inside of the region of interest.
+    roi
+        Rule of the region of interest that made the statistics; None if it is not known.
+    """
+
+    cases: tuple[CaseStatistics, ...]
+    region: RegionName = "whole"
+    roi: str | None = None
 
     @classmethod
-    def of(
-        cls, histograms: Sequence[JointHistogram], region: RegionName = "whole", voxel_mm3: float | None = None
-    ) -> ScoredCells:
-        """Pool the voxels of histograms of one rater or more each; the raters may differ.
+    def of(cls, cases: Sequence[CaseStatistics], region: RegionName = "whole", roi: str | None = None) -> ScoredCells:
+        """Take the voxels of cases; those without raters are left out."""
+        return cls(tuple(case for case in cases if case.histogram.raters), region, roi)
 
-        Counts add as integers, so the order of the histograms does not matter.
-        """
-        tables: dict[int, npt.NDArray[np.int64]] = {}
-        for histogram in histograms:
-            n_raters = len(histogram.raters)
-            table = tables.setdefault(n_raters, np.zeros((N_CODES, n_raters + 1), dtype=np.int64))
-            marks = np.bitwise_count(histogram.pattern)
-            # "whole" needs no folding first: the cells of both regions meet here.
-            seen = slice(None) if region == "whole" else histogram.region == 1
-            np.add.at(table, (histogram.code[seen], marks[seen]), histogram.count[seen])
-        score, mhr, count = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
-        for n_raters, table in sorted(tables.items()):
-            code, marks = np.nonzero(table)
-            score.append(CODE_VALUES[code])
-            mhr.append(marks / n_raters)
-            count.append(table[code, marks])
-        return cls(
-            np.concatenate(score),
-            np.concatenate(mhr),
-            np.concatenate(count),
-            next(iter(tables)) if len(tables) == 1 else None,
-            voxel_mm3,
-        )
+    @property
+    def score(self) -> npt.NDArray[np.float64]:
+        """(n,) float64 scores of the cells, exact values of score codes."""
+        return self._cells[0]
+
+    @property
+    def mhr(self) -> npt.NDArray[np.float64]:
+        """(n,) float64 mean human responses of the cells: marks / raters."""
+        return self._cells[1]
+
+    @property
+    def count(self) -> npt.NDArray[np.int64]:
+        """(n,) int64 voxels of the cells, above 0, sorted by number of raters, score and marks."""
+        return self._cells[2]
 
     @property
     def n_voxels(self) -> int:
         """Number of voxels."""
         return int(self.count.sum())
+
+    @cached_property
+    def n_raters(self) -> int | None:
+        """Number of raters; None where cases differ."""
+        return _common([len(case.histogram.raters) for case in self.cases])
+
+    @cached_property
+    def voxel_mm3(self) -> float | None:
+        """Volume of a voxel in mm3; None where cases differ."""
+        return _common([case.voxel_mm3 for case in self.cases])
+
+    @cached_property
+    def raters(self) -> tuple[str, ...]:
+        """Names of everybody who rated a case, sorted."""
+        return tuple(sorted({rater for case in self.cases for rater in case.histogram.raters}))
+
+    @cached_property
+    def scores(self) -> Scores:
+        """The voxels grouped by score alone."""
+        voxels = np.zeros(N_CODES, dtype=np.int64)
+        total = np.zeros(N_CODES)
+        for n_raters, table in self._tables.items():
+            voxels += table.sum(axis=1)
+            total += (table @ np.arange(n_raters + 1)) / n_raters
+        present = np.flatnonzero(voxels)
+        mean = np.minimum(total[present] / voxels[present], 1.0)  # rounding may carry a mean of ones past 1
+        return Scores(CODE_VALUES[present], voxels[present], mean)
+
+    @cached_property
+    def panels(self) -> tuple[Panel, ...]:
+        """The voxels grouped by who marked them alone, a panel for each set of raters."""
+        found: dict[tuple[str, ...], npt.NDArray[np.int64]] = {}
+        for case in self.cases:
+            raters = tuple(sorted(case.histogram.raters))
+            histogram = case.histogram.reorder_raters(raters)
+            counts = found.setdefault(raters, np.zeros(1 << len(raters), dtype=np.int64))
+            inside = slice(None) if self.region == "whole" else histogram.region == 1
+            np.add.at(counts, histogram.pattern[inside], histogram.count[inside])
+        return tuple(Panel(raters, counts) for raters, counts in sorted(found.items()))
+
+    def labelled(self, consensus: str) -> LabelledScores:
+        """Tell the voxels apart by a rater or a consensus.
+
+        Parameters
+        ----------
+        consensus
+            "majority", "staple" (a STAPLE probability of 0.5 or more, estimated over each case's whole volume) or
+            "rater:NAME"; see `twintrack_core.targets`.
+
+        Raises
+        ------
+        FitError
+            If a case has no STAPLE, or no case has that rater; metrics that let it pass are undefined then.
+        RequestError
+            For an unknown consensus.
+        """
+        if consensus not in self._labelled:
+            self._labelled[consensus] = self._label(consensus)
+        return self._labelled[consensus]
+
+    def _label(self, consensus: str) -> LabelledScores:
+        name = consensus.removeprefix("rater:")
+        cases = [case for case in self.cases if name == consensus or name in case.histogram.raters]
+        if not cases:
+            raise FitError(f"there is no rater {name!r}")
+        table = np.zeros((2, N_CODES), dtype=np.int64)
+        for case in cases:
+            histogram = case.histogram
+            label = (target_values(histogram, consensus) >= 0.5).astype(np.intp)
+            inside = slice(None) if self.region == "whole" else histogram.region == 1
+            place = label[histogram.pattern[inside]] * N_CODES + histogram.code[inside]
+            np.add.at(table.reshape(-1), place, histogram.count[inside])
+        present = np.flatnonzero(table.any(axis=0))
+        return LabelledScores(CODE_VALUES[present], table[1, present], table[0, present])
+
+    @cached_property
+    def _labelled(self) -> dict[str, LabelledScores]:
+        return {}
+
+    @cached_property
+    def _tables(self) -> dict[int, npt.NDArray[np.int64]]:
+        """Voxels of every score code and number of marks, (15361, R + 1) for each number of raters R, in order."""
+        tables: dict[int, npt.NDArray[np.int64]] = {}
+        for case in self.cases:
+            histogram = case.histogram
+            n_raters = len(histogram.raters)
+            table = tables.setdefault(n_raters, np.zeros((N_CODES, n_raters + 1), dtype=np.int64))
+            # "whole" needs no folding first: the cells of both regions meet here.
+            inside = slice(None) if self.region == "whole" else histogram.region == 1
+            place = histogram.code[inside].astype(np.intp) * (n_raters + 1)
+            place += np.bitwise_count(histogram.pattern[inside])
+            np.add.at(table.reshape(-1), place, histogram.count[inside])
+        return dict(sorted(tables.items()))
+
+    @cached_property
+    def _cells(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        score, mhr, count = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+        for n_raters, table in self._tables.items():
+            code, marks = np.nonzero(table)
+            score.append(CODE_VALUES[code])
+            mhr.append(marks / n_raters)
+            count.append(table[code, marks])
+        return np.concatenate(score), np.concatenate(mhr), np.concatenate(count)
+
+
+def _common(values: Sequence[_Number]) -> _Number | None:
+    return values[0] if len(set(values)) == 1 else None

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from twintrack_core.errors import RequestError
-from twintrack_core.histogram import CohortStatistics, JointHistogram, RegionName
+from twintrack_core.errors import RequestError, TwinTrackError
+from twintrack_core.histogram import CohortStatistics, RegionName
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics.cells import ScoredCells
-from twintrack_core.metrics.metric import Metric, Noted, Result, Undefined
-from twintrack_core.metrics.registry import resolve
+from twintrack_core.metrics.metric import Noted, Result, Undefined, VolumeMetric
+from twintrack_core.metrics.registry import AnyMetric, resolve
 
 RAW = "raw"
 CALIBRATED = "calibrated"
 
 _REGIONS: tuple[RegionName, ...] = ("whole", "roi")
-_NO_RATERS = Undefined("there are no raters")
+_NO_VOLUMES = Undefined("it needs voxels: evaluate the cohort, not its statistics")
+_CASE_BY_CASE = Undefined("it is taken case by case")
+
+Measured: TypeAlias = Mapping[tuple[str, str, str], Result]
+"""Values of volume metrics by case, variant and name of the metric."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class SummaryRow:
     mean
         Mean over the cases where the metric is defined; None if there is none.
     pooled
-        The metric of the voxels of all cases that have raters, taken as one volume; None where undefined.
+        The metric of the voxels of all cases that have raters, taken as one volume; None where undefined, and for
+        metrics that are taken case by case.
     defined
         Number of cases where the metric is defined.
     why
@@ -87,6 +92,8 @@ def evaluate(
     statistics: CohortStatistics,
     maps: CalibrationMap | Mapping[str, CalibrationMap] | None = None,
     metrics: Iterable[str] | None = None,
+    *,
+    measured: Measured | None = None,
 ) -> Evaluation:
     """Evaluate the scores of a cohort against its raters, raw and as maps would make them.
 
@@ -99,17 +106,21 @@ def evaluate(
     maps
         A map, or maps by name.
     metrics
-        Names of metrics, all by default.
+        Names of metrics and suites; all of ours that need no voxels by default.
+    measured
+        Values of volume metrics, as the engine takes them; without them these metrics are undefined.
 
     Returns
     -------
     Evaluation
-        For the whole volume and inside the region of interest.
+        For the whole volume and inside the region of interest, or what a metric is taken over of these.
 
     Raises
     ------
     RequestError
         For an unknown metric, or statistics without cases.
+    PluginError
+        For a metric that fails, or that another distribution offers and that cannot be used.
     """
     if not isinstance(statistics, CohortStatistics):
         raise RequestError(
@@ -122,51 +133,60 @@ def evaluate(
         raise RequestError("There is no case to evaluate.", "Allowed: statistics of one case or more.")
     rows: list[Row] = []
     summary: list[SummaryRow] = []
-    for variant, cohort in _variants(statistics, maps):
-        rows += _case_rows(statistics, cohort, variant, wanted)
-        summary += _summary_rows(cohort, variant, wanted, rows)
+    for variant, calibration in variants(maps).items():
+        cohort = statistics if calibration is None else statistics.relabel(calibration.codes)
+        found = list(_case_rows(cohort, variant, wanted, measured or {}))
+        rows += found
+        summary += _summary_rows(cohort, variant, wanted, found)
     place = {name: index for index, name in enumerate(statistics.names)}
     return Evaluation(tuple(sorted(rows, key=lambda row: place[row.case])), tuple(summary))
 
 
-def _variants(
-    statistics: CohortStatistics, maps: CalibrationMap | Mapping[str, CalibrationMap] | None
-) -> Iterator[tuple[str, dict[str, JointHistogram]]]:
-    """Yield the histograms of the cases, raw and as each map makes them."""
-    raw = {name: case.histogram for name, case in statistics.items()}
-    yield RAW, raw
-    if isinstance(maps, CalibrationMap):
-        maps = {"": maps}
-    for name, calibration in (maps or {}).items():
-        codes = calibration.codes
-        variant = CALIBRATED if len(maps or {}) == 1 else f"{CALIBRATED}:{name}"
-        yield variant, {case: histogram.relabel(codes) for case, histogram in raw.items()}
+def variants(maps: CalibrationMap | Mapping[str, CalibrationMap] | None) -> dict[str, CalibrationMap | None]:
+    """Return what is evaluated under which name: the raw scores first, which have no map."""
+    named = {"": maps} if isinstance(maps, CalibrationMap) else (maps or {})
+    found: dict[str, CalibrationMap | None] = {RAW: None}
+    for name, calibration in named.items():
+        found[CALIBRATED if len(named) == 1 else f"{CALIBRATED}:{name}"] = calibration
+    return found
 
 
 def _case_rows(
-    statistics: CohortStatistics, cohort: Mapping[str, JointHistogram], variant: str, metrics: Sequence[Metric]
+    cohort: CohortStatistics, variant: str, metrics: Sequence[AnyMetric], measured: Measured
 ) -> Iterator[Row]:
-    for case, histogram in cohort.items():
+    for case, statistics in cohort.items():
         for region in _REGIONS:
-            cells = ScoredCells.of([histogram], region, statistics[case].voxel_mm3) if histogram.raters else None
-            for metric in metrics:
-                value, why = _value(_NO_RATERS if cells is None else metric(cells))
-                yield Row(case, metric.name, variant, region, value, why)
+            cells = ScoredCells.of([statistics], region, cohort.roi)
+            for metric in _taken_over(region, metrics):
+                if isinstance(metric, VolumeMetric):
+                    result = measured.get((case, variant, metric.name), _NO_VOLUMES)
+                else:
+                    try:
+                        result = metric(cells)
+                    except TwinTrackError as error:
+                        raise type(error)(f"Case {case}: {error.what}", error.allowed, error.action) from error
+                yield Row(case, metric.name, variant, region, *_value(result))
 
 
 def _summary_rows(
-    cohort: Mapping[str, JointHistogram], variant: str, metrics: Sequence[Metric], rows: Sequence[Row]
+    cohort: CohortStatistics, variant: str, metrics: Sequence[AnyMetric], rows: Sequence[Row]
 ) -> Iterator[SummaryRow]:
-    rated = [histogram for histogram in cohort.values() if histogram.raters]
+    values: dict[tuple[str, RegionName], list[float]] = {}
+    for row in rows:
+        found = values.setdefault((row.metric, row.region), [])
+        if row.value is not None:
+            found.append(row.value)
     for region in _REGIONS:
-        cells = ScoredCells.of(rated, region)
-        for metric in metrics:
-            place = (metric.name, variant, region)
-            values = [row.value for row in rows if (row.metric, row.variant, row.region) == place]
-            defined = [value for value in values if value is not None]
+        cells = ScoredCells.of([case for _, case in cohort.items()], region, cohort.roi)
+        for metric in _taken_over(region, metrics):
+            defined = values[metric.name, region]
             mean = float(np.mean(defined)) if defined else None
-            pooled, why = _value(metric(cells) if rated else _NO_RATERS)
-            yield SummaryRow(*place, mean, pooled, len(defined), why)
+            pooled, why = _value(_CASE_BY_CASE if isinstance(metric, VolumeMetric) else metric(cells))
+            yield SummaryRow(metric.name, variant, region, mean, pooled, len(defined), why)
+
+
+def _taken_over(region: RegionName, metrics: Sequence[AnyMetric]) -> list[AnyMetric]:
+    return [metric for metric in metrics if region in metric.regions]
 
 
 def _value(result: Result) -> tuple[float | None, str | None]:

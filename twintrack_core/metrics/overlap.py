@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from twintrack_core.metrics.cells import ScoredCells
-from twintrack_core.metrics.metric import Result, Undefined
+from twintrack_core.metrics.metric import Metric, Result, Undefined
 
 _TDSC_THRESHOLDS = np.linspace(0.1, 0.8, 6)
 _SMOOTHING = 1e-6
@@ -34,3 +36,25 @@ def volume_error(cells: ScoredCells) -> Result:
     if marked == 0:
         return Undefined("no rater marked a voxel")
     return float((cells.count * cells.score).sum()) / marked - 1
+
+
+METRICS = (
+    Metric(
+        name="tdsc",
+        function=tdsc,
+        unit="1",
+        better="higher",
+        range=(0.0, 1.0),
+        description="Thresholded Dice: mean over six thresholds from 0.1 to 0.8 of the Dice of score and MHR above it",
+        source="CURVAS-PDACVI challenge, MICCAI 2025",
+    ),
+    Metric(
+        name="volume_error",
+        function=volume_error,
+        unit="1",
+        better="zero",
+        range=(-1.0, math.inf),
+        description="Signed relative error of the probabilistic volume against the raters' mean volume",
+        source="(sum of p - sum of m) / sum of m",
+    ),
+)

@@ -1,65 +1,66 @@
-"""Metrics by name."""
+"""Metrics by name: ours, and those that other distributions offer as entry points of the group "twintrack.metrics"."""
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from twintrack_core.errors import RequestError
-from twintrack_core.metrics.calibration import ace_mhr, brier_mhr, cross_entropy_mhr, ece_mhr
-from twintrack_core.metrics.metric import Metric
-from twintrack_core.metrics.overlap import tdsc, volume_error
-from twintrack_core.metrics.reliability import N_BINS
+from twintrack_core.metrics import calibration, overlap, proper
+from twintrack_core.metrics.metric import Metric, Suite, VolumeMetric
 
-_METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "ece_mhr", ece_mhr, "1", "lower", (0.0, 1.0),
-            f"Expected calibration error to the MHR, {N_BINS} bins of equal width (Naeini et al. 2015)",
-        ),
-        Metric(
-            "ace_mhr", ace_mhr, "1", "lower", (0.0, 1.0),
-            f"Average calibration error to the MHR: the same {N_BINS} bins, weighted alike if not empty (as MONAI)",
-        ),
-        Metric(
-            "brier_mhr", brier_mhr, "1", "lower", (0.0, 1.0),
-            "Brier score to the MHR: mean squared difference of score and MHR (Brier 1950)",
-        ),
-        Metric(
-            "cross_entropy_mhr", cross_entropy_mhr, "nat", "lower", (0.0, math.inf),
-            "Cross-entropy of the score to the MHR, natural logarithm",
-        ),
-        Metric(
-            "tdsc", tdsc, "1", "higher", (0.0, 1.0),
-            "Thresholded Dice, mean over six thresholds from 0.1 to 0.8 (CURVAS-PDACVI 2025)",
-        ),
-        Metric(
-            "volume_error", volume_error, "1", "zero", (-1.0, math.inf),
-            "Signed relative error of the probabilistic volume against the raters' mean volume",
-        ),
-    )
-}  # fmt: skip
+AnyMetric: TypeAlias = Metric | VolumeMetric
+
+_OURS: dict[str, AnyMetric | Suite] = {
+    metric.name: metric for metric in (*calibration.METRICS, *proper.METRICS, *overlap.METRICS)
+}
 
 
 def names() -> tuple[str, ...]:
-    """Names of the metrics there are."""
-    return tuple(_METRICS)
+    """Names of the metrics and suites there are: ours, then those of other distributions."""
+    return tuple(_OURS)
 
 
-def get(name: str) -> Metric:
-    """Return a metric by name.
+def get(name: str) -> AnyMetric | Suite:
+    """Return a metric or suite by name; what follows a colon is a metric's argument, as in "brier_rater:ANN".
 
     Raises
     ------
     RequestError
-        If there is none of that name.
+        If there is none of that name, or it takes no such argument.
+    PluginError
+        If the one that another distribution offers cannot be used.
     """
-    if name not in _METRICS:
-        raise RequestError(f"There is no metric {name!r}.", f"Allowed: {', '.join(_METRICS)}.")
-    return _METRICS[name]
+    base, colon, argument = name.partition(":")
+    if base not in _OURS:
+        near = difflib.get_close_matches(base, names(), n=1)
+        raise RequestError(
+            f"There is no metric {base!r}.",
+            f"Allowed: {', '.join(names())}.",
+            f"Did you mean {near[0]!r}?" if near else None,
+        )
+    found = _OURS[base]
+    if not colon:
+        return found
+    if isinstance(found, Suite) or found.with_argument is None:
+        raise RequestError(f"{base!r} takes no argument, but was given {argument!r}.", f"Allowed: {base}.")
+    return found.with_argument(argument)
 
 
-def resolve(wanted: Iterable[str] | None) -> tuple[Metric, ...]:
-    """Return metrics by name, all there are for None, each once."""
-    return tuple(get(name) for name in dict.fromkeys(names() if wanted is None else wanted))
+def resolve(wanted: Iterable[str] | None) -> tuple[AnyMetric, ...]:
+    """Return metrics by name, each once, those of a suite in its place; for None all of ours that need but a table."""
+    if wanted is None:
+        return tuple(metric for metric in _OURS.values() if isinstance(metric, Metric))
+    found: dict[str, AnyMetric] = {}
+    for name in wanted:
+        item = get(name)
+        for metric in resolve(item.metrics) if isinstance(item, Suite) else (item,):
+            found[metric.name] = metric
+    return tuple(found.values())
+
+
+def preferred_roi(wanted: Iterable[str] | None) -> str | None:
+    """Return the rule of the region of interest that the first suite asked for prefers; None without one."""
+    suites = [item for item in map(get, wanted or ()) if isinstance(item, Suite)]
+    return next((suite.roi for suite in suites if suite.roi), None)

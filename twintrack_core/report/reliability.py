@@ -31,15 +31,14 @@ def reliability_diagram(
     except ImportError as error:
         raise WorkError("Cannot draw without matplotlib.", None, "pip install twintrack-core[report]") from error
 
-    raw = [case.histogram for _, case in statistics.items()]
-    variants = {"raw": raw, "calibrated": [histogram.relabel(calibration.codes) for histogram in raw]}
+    variants = {"raw": statistics, "calibrated": statistics.relabel(calibration.codes)}
     figure = Figure(figsize=(5.0, 6.2), dpi=150, layout="constrained")
     diagram, weights = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     diagram.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle="--", label="perfectly calibrated")
     edges = np.arange(N_BINS + 1) / N_BINS
-    for name, histograms in variants.items():
+    for name, scored in variants.items():
         colour, marker = _STYLES[name]
-        bins = reliability(ScoredCells.of(histograms, "roi"))
+        bins = reliability(ScoredCells.of([case for _, case in scored.items()], "roi"))
         diagram.plot(bins.mean_score, bins.mean_mhr, color=colour, marker=marker, markersize=5, label=name)
         weights.stairs(np.maximum(bins.voxels, 0.5), edges, color=colour, baseline=0.5)
     diagram.set(ylabel="mean human response", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))

@@ -69,7 +69,8 @@ def _titles(columns: Sequence[Column], roi: str) -> list[str]:
 
 
 def _improved(metric: str, pairs: Iterable[tuple[float | None, float | None]]) -> str:
-    gain = _GAINS[metrics.get(metric).better]
+    (described,) = metrics.resolve([metric])
+    gain = _GAINS[described.better]
     defined = [(raw, new) for raw, new in pairs if raw is not None and new is not None]
     return f"{sum(gain(raw, new) for raw, new in defined)} of {len(defined)}"
 
