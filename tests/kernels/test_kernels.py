@@ -191,9 +191,14 @@ def test_without_a_place_for_its_cache_numba_compiles_anyway(monkeypatch: pytest
 @pytest.fixture
 def _without_cython(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_is_built", lambda name: name != "cython")
-    registry._resolve.cache_clear()
+    _forget()
     yield
-    registry._resolve.cache_clear()
+    _forget()
+
+
+def _forget() -> None:
+    registry._fastest.cache_clear()
+    registry.KERNELS._loaded.clear()
 
 
 def test_names_and_the_fastest() -> None:

@@ -3,5 +3,6 @@
 from twintrack_core.calibrators.fitting import fit
 from twintrack_core.calibrators.knots import Calibrator, Knots
 from twintrack_core.calibrators.registry import get, names
+from twintrack_core.targets import BinnedTarget
 
-__all__ = ["Calibrator", "Knots", "fit", "get", "names"]
+__all__ = ["BinnedTarget", "Calibrator", "Knots", "fit", "get", "names"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from twintrack_core.calibrators import registry
-from twintrack_core.errors import FitError, RequestError
+from twintrack_core.calibrators.knots import Calibrator, Knots
+from twintrack_core.errors import FitError, PluginError, RequestError, TwinTrackError
 from twintrack_core.histogram import CohortStatistics, JointHistogram
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.targets import BinnedTarget
@@ -34,6 +35,8 @@ def fit(
         For an unknown calibrator or target, and for cases without raters or without the rater named.
     FitError
         If no voxel lies inside the region of interest, or for STAPLE of a case without a mark.
+    PluginError
+        If the calibrator of another distribution cannot be used, or fails.
     """
     from importlib import metadata
 
@@ -59,7 +62,7 @@ def fit(
             "Allowed: one voxel or more to fit to.",
             "Choose another region of interest, such as full.",
         )
-    knots = fit_knots(binned)
+    knots = _fit(calibrator, fit_knots, binned)
     return CalibrationMap(
         score=knots.score,
         value=knots.value,
@@ -73,3 +76,14 @@ def fit(
         statistics=statistics.digest(),
         package_version=metadata.version("twintrack-core"),
     )
+
+
+def _fit(name: str, calibrator: Calibrator, target: BinnedTarget) -> Knots:
+    try:
+        return calibrator(target)
+    except TwinTrackError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"The calibrator {name!r} failed: {error!r}.", None, "Choose another, or report this to those who made it."
+        ) from error

@@ -1,18 +1,20 @@
-"""Calibrators by name."""
+"""Calibrators by name: ours, and those of other distributions, entry points of the group "twintrack.calibrators"."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from twintrack_core.calibrators.identity import identity
 from twintrack_core.calibrators.isotonic import isotonic
 from twintrack_core.calibrators.knots import Calibrator
-from twintrack_core.errors import RequestError
+from twintrack_core.plugins import Registry
 
-_CALIBRATORS: dict[str, Calibrator] = {"identity": identity, "isotonic": isotonic}
+_OURS: dict[str, Calibrator] = {"identity": identity, "isotonic": isotonic}
 
 
 def names() -> tuple[str, ...]:
-    """Names of the calibrators there are."""
-    return tuple(_CALIBRATORS)
+    """Names of the calibrators there are: ours, then those of other distributions."""
+    return CALIBRATORS.names()
 
 
 def get(name: str) -> Calibrator:
@@ -22,7 +24,16 @@ def get(name: str) -> Calibrator:
     ------
     RequestError
         If there is none of that name.
+    PluginError
+        If the one that another distribution offers cannot be used.
     """
-    if name not in _CALIBRATORS:
-        raise RequestError(f"There is no calibrator {name!r}.", f"Allowed: {', '.join(_CALIBRATORS)}.")
-    return _CALIBRATORS[name]
+    return CALIBRATORS.get(name)
+
+
+def _check(_: str, calibrator: Any) -> str | None:
+    return None if callable(calibrator) else f"it is a {type(calibrator).__name__}"
+
+
+CALIBRATORS: Registry[Calibrator] = Registry(
+    "calibrator", _OURS, _OURS.__getitem__, _check, "a function of a BinnedTarget that returns Knots"
+)

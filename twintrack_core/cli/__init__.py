@@ -1,7 +1,8 @@
 """The command line: one file per command, each thin.
 
 A command module has ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``; it imports what it needs inside
-``run``, so that ``twintrack --help`` stays quick.
+``run``, so that ``twintrack --help`` stays quick. Only the command that was asked for adds its arguments: those of
+import depend on the plugins there are, which takes long to find out.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ COMMANDS = (
     "export",
     "calibrate",
     "bench",
+    "plugins",
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``twintrack`` with the given arguments and return its exit code: 0 done, 1 failed, 2 wrong request."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser(words).parse_args(words)
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
@@ -75,7 +78,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"twintrack: {message.rstrip('.')}.\nSee {self.prog} --help.\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    asked_for = next((word for word in words if not word.startswith("-")), None)
     parser = _Parser(
         prog="twintrack",
         description="Calibrate segmentation probabilities to the mean human response of several raters.",
@@ -84,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         command = importlib.import_module(f"twintrack_core.cli.{name}_command")
         subparser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
+        if name != asked_for:
+            continue
         command.add_arguments(subparser)
         for leaf in _leaves(subparser):
             leaf.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -1,4 +1,4 @@
-"""twintrack import: nnU-Net folders or plain volumes to a cohort store."""
+"""twintrack import: nnU-Net folders, plain volumes, or what another distribution reads, to a cohort store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twintrack_core.cli._shared import add_cases, add_workers, case_patterns, integers
+from twintrack_core.errors import RequestError
 
 if TYPE_CHECKING:
     from twintrack_core.cohort.readers import Reader
@@ -34,6 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_case_parts(leaf)
         add_workers(leaf)
         leaf.set_defaults(reader=reader, run=run)
+    _add_plugins(formats)
+
+
+def _add_plugins(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from twintrack_core.cohort import registry
+
+    for name in registry.names():
+        if name not in registry.OURS:
+            leaf = formats.add_parser(name, help="what a plugin reads; see twintrack plugins list")
+            leaf.add_argument("store", metavar="STORE", help="cohort store to make")
+            leaf.add_argument("folder", type=Path, metavar="FOLDER", help="where the files are")
+            leaf.add_argument(
+                "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the reader; repeat"
+            )
+            add_cases(leaf)
+            add_workers(leaf)
+            leaf.set_defaults(reader=_plugin_reader, run=run, format=name, rater=[])
 
 
 def add_nnunet(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +122,22 @@ def _volumes_reader(arguments: argparse.Namespace) -> Reader:
     from twintrack_core.cohort.volumes import VolumesReader
 
     return VolumesReader(probability=tuple(arguments.probability), **_case_parts(arguments))
+
+
+def _plugin_reader(arguments: argparse.Namespace) -> Reader:
+    from twintrack_core.cohort.registry import make_reader
+
+    options: dict[str, str] = {}
+    for text in arguments.option:
+        key, equals, value = text.partition("=")
+        if not equals or key in options:
+            raise RequestError(
+                f"--option {text} {'is no option' if not equals else 'is given twice'}.",
+                "Allowed: KEY=VALUE, each once.",
+            )
+        options[key] = value
+    cases = tuple(case_patterns(arguments.cases))
+    return make_reader(arguments.format, arguments.folder, cases=cases, options=options)
 
 
 def _case_parts(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort, open_cohort
 from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.engine.run import Run, compute, task
-from twintrack_core.errors import WorkError
+from twintrack_core.errors import PluginError, TwinTrackError, WorkError
 from twintrack_core.paths import reason, require_new
 
 
@@ -33,6 +33,8 @@ def import_cases(
         If ``path`` exists or its folder does not, or the reader lacks files.
     ImageError, InvalidScoresError, InvalidVotesError
         For what the files hold, naming case and file. The store is left incomplete.
+    PluginError
+        If the reader fails in a way that is none of ours.
     WorkError
         If the store cannot be written, for example on a full disk.
     """
@@ -53,4 +55,14 @@ def import_cases(
 
 
 def _import_case(reader: Reader, name: str, writer: CohortWriter) -> None:
-    writer.write_case(reader.read(name))
+    try:
+        case = reader.read(name)
+    except (TwinTrackError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"Case {name}: {type(reader).__name__} failed to read it: {error!r}.",
+            None,
+            "Report this to those who made the reader.",
+        ) from error
+    writer.write_case(case)

@@ -10,13 +10,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core import plugins
 from twintrack_core.errors import RequestError
 from twintrack_core.kernels.findings import Findings
+from twintrack_core.plugins import Registry
 
 _OURS = {name: f"twintrack_core.kernels.{name}" for name in ("reference", "numba", "cython")}
 _AUTO = ("cython", "numba")  # the fastest first
-_GROUP = "twintrack.kernels"
 
 
 class Kernel(Protocol):
@@ -41,7 +40,7 @@ class Kernel(Protocol):
 
 def names() -> tuple[str, ...]:
     """Names of the kernels there are: ours that were built here, then those of other distributions."""
-    return (*filter(_is_built, _OURS), *_offered())
+    return tuple(name for name in KERNELS.names() if name != "auto")
 
 
 def get(name: str = "auto") -> Kernel:
@@ -54,35 +53,41 @@ def get(name: str = "auto") -> Kernel:
     PluginError
         If the one that another distribution offers cannot be used.
     """
-    return _resolve(name)
+    return _fastest() if name == "auto" else KERNELS.get(name)
 
 
-@functools.cache  # asked for once a task
-def _resolve(name: str) -> Kernel:
+@functools.cache  # asked for once a task; plugins are not looked for
+def _fastest() -> Kernel:
+    return _import(next(filter(_is_built, _AUTO)))
+
+
+def _import(name: str) -> Kernel:
     if name == "auto":
-        return _import(next(filter(_is_built, _AUTO)))
-    offered = _offered()
-    if name in offered:
-        return cast("Kernel", plugins.load(_GROUP, name, ("accumulate", "relabel")))
-    if name not in _OURS:
-        raise RequestError(f"There is no kernel {name!r}.", f"Allowed: auto, {', '.join(names())}.")
+        return _fastest()
     if not _is_built(name):
         raise RequestError(
             f"The kernel {name!r} was not built when twintrack-core was installed.",
             f"Allowed: auto, {', '.join(names())}.",
             "Install twintrack-core anew where there is a C compiler, or choose numba.",
         )
-    return _import(name)
-
-
-def _offered() -> tuple[str, ...]:
-    return plugins.names(_GROUP, ours=("auto", *_OURS))
-
-
-def _import(name: str) -> Kernel:
     return cast("Kernel", importlib.import_module(_OURS[name]))
 
 
 def _is_built(name: str) -> bool:
     # Finding a module does not import it: no Numba for a list of names.
     return importlib.util.find_spec(_OURS[name]) is not None
+
+
+def _check(_: str, kernel: Any) -> str | None:
+    missing = [name for name in ("accumulate", "relabel") if not callable(getattr(kernel, name, None))]
+    return f"it has no {' and no '.join(missing)}" if missing else None
+
+
+KERNELS: Registry[Kernel] = Registry(
+    "kernel",
+    ("auto", *_OURS),
+    _import,
+    _check,
+    "a module or an object with accumulate and relabel",
+    is_there=lambda name: name == "auto" or _is_built(name),
+)

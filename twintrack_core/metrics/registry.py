@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from twintrack_core.errors import RequestError
-from twintrack_core.metrics import calibration, overlap, proper
+from twintrack_core.errors import PluginError, RequestError, TwinTrackError
+from twintrack_core.metrics import (
+    agreement,
+    calibration,
+    overlap,
+    proper,
+    raters,
+    smooth,
+    surface,
+    uncertainty,
+)
 from twintrack_core.metrics.metric import Metric, Suite, VolumeMetric
+from twintrack_core.plugins import Registry
 
 AnyMetric: TypeAlias = Metric | VolumeMetric
 
 _OURS: dict[str, AnyMetric | Suite] = {
-    metric.name: metric for metric in (*calibration.METRICS, *proper.METRICS, *overlap.METRICS)
+    metric.name: metric
+    for metric in (
+        *calibration.METRICS,
+        *smooth.METRICS,
+        *proper.METRICS,
+        *raters.METRICS,
+        *overlap.METRICS,
+        *uncertainty.METRICS,
+        *agreement.METRICS,
+        *surface.METRICS,
+    )
 }
 
 
 def names() -> tuple[str, ...]:
     """Names of the metrics and suites there are: ours, then those of other distributions."""
-    return tuple(_OURS)
+    return METRICS.names()
 
 
 def get(name: str) -> AnyMetric | Suite:
@@ -33,19 +52,21 @@ def get(name: str) -> AnyMetric | Suite:
         If the one that another distribution offers cannot be used.
     """
     base, colon, argument = name.partition(":")
-    if base not in _OURS:
-        near = difflib.get_close_matches(base, names(), n=1)
-        raise RequestError(
-            f"There is no metric {base!r}.",
-            f"Allowed: {', '.join(names())}.",
-            f"Did you mean {near[0]!r}?" if near else None,
-        )
-    found = _OURS[base]
+    found = METRICS.get(base)
     if not colon:
         return found
     if isinstance(found, Suite) or found.with_argument is None:
         raise RequestError(f"{base!r} takes no argument, but was given {argument!r}.", f"Allowed: {base}.")
-    return found.with_argument(argument)
+    try:
+        return found.with_argument(argument)
+    except TwinTrackError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"The metric {base!r} failed with the argument {argument!r}: {error!r}.",
+            None,
+            "Leave it out, or report this to those who made it.",
+        ) from error
 
 
 def resolve(wanted: Iterable[str] | None) -> tuple[AnyMetric, ...]:
@@ -55,12 +76,31 @@ def resolve(wanted: Iterable[str] | None) -> tuple[AnyMetric, ...]:
     found: dict[str, AnyMetric] = {}
     for name in wanted:
         item = get(name)
-        for metric in resolve(item.metrics) if isinstance(item, Suite) else (item,):
+        for metric in _members(item) if isinstance(item, Suite) else (item,):
             found[metric.name] = metric
     return tuple(found.values())
+
+
+def _members(suite: Suite) -> list[AnyMetric]:
+    members = [get(name) for name in suite.metrics]
+    metrics = [member for member in members if not isinstance(member, Suite)]
+    if len(metrics) < len(members):
+        raise PluginError(f"The suite {suite.name!r} holds a suite.", "Allowed: names of metrics.")
+    return metrics
 
 
 def preferred_roi(wanted: Iterable[str] | None) -> str | None:
     """Return the rule of the region of interest that the first suite asked for prefers; None without one."""
     suites = [item for item in map(get, wanted or ()) if isinstance(item, Suite)]
     return next((suite.roi for suite in suites if suite.roi), None)
+
+
+def _check(name: str, metric: Any) -> str | None:
+    if not isinstance(metric, Metric | VolumeMetric | Suite):
+        return f"it is a {type(metric).__name__}"
+    return None if metric.name == name else f"its name is {metric.name!r}"
+
+
+METRICS: Registry[AnyMetric | Suite] = Registry(
+    "metric", _OURS, _OURS.__getitem__, _check, "a Metric, VolumeMetric or Suite of the entry point's name"
+)

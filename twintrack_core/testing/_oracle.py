@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from twintrack_core.codes import N_CODES
 from twintrack_core.kernels import reference
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.registry import Kernel
+from twintrack_core.testing._checks import fail
 from twintrack_core.testing._voxels import Voxels, float16
 
 # Enough for what one pattern too many would hit, and odd, so that what lies between is aligned to its items only.
@@ -21,11 +22,6 @@ _MARGIN = N_CODES + 4
 _GUARD = 77
 
 LUT_DTYPES = ("float16", "float32", "float64", "uint8")
-
-
-def fail(what: object, words: str) -> NoReturn:
-    """Raise an AssertionError."""
-    raise AssertionError(f"{what}: {words}")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from twintrack_core.codes import N_CODES
 from twintrack_core.errors import WorkError
 from twintrack_core.kernels.registry import Kernel
 from twintrack_core.testing import _voxels
+from twintrack_core.testing._checks import make_all
 from twintrack_core.testing._oracle import LUT_DTYPES, compare, compare_counts, compare_split, compare_values
 from twintrack_core.testing._voxels import DTYPES, KINDS, MEMBERS, SIZES, Voxels, volume
 
@@ -211,6 +212,4 @@ def check_kernel(kernel: Kernel) -> None:
     """
     checks = _KernelChecks()
     checks.kernel = kernel
-    for name, check in vars(_KernelChecks).items():
-        if name.startswith("test_"):
-            check(checks)
+    make_all(checks, _KernelChecks)
