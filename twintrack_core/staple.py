@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ _MAX_ITERATIONS = 200_000  # five raters take tens, two that never agree tens of
 
 @dataclass(frozen=True)
 class Staple:
-    """A STAPLE estimate.
+    """A STAPLE estimate. Its arrays are read-only.
 
     Attributes
     ----------
@@ -56,22 +57,30 @@ def staple(pattern_counts: npt.NDArray[np.int64], n_raters: int) -> Staple:
     S. K. Warfield, K. H. Zou, W. M. Wells: Simultaneous truth and performance level estimation (STAPLE), IEEE
     Transactions on Medical Imaging 23(7), 2004.
     """
+    found = _estimate(np.asarray(pattern_counts, dtype=np.int64).tobytes(), n_raters, _MAX_ITERATIONS)
+    if isinstance(found, str):
+        raise FitError(found, None, "Leave the case out, or use another target.")
+    return found
+
+
+@lru_cache(maxsize=4096)  # of 2 kB at most; a case is asked for anew for every metric, region and map
+def _estimate(counts: bytes, n_raters: int, max_iterations: int) -> Staple | str:
+    """Return the estimate, or why there is none."""
+    pattern_counts = np.frombuffer(counts, dtype=np.int64)
     patterns = np.flatnonzero(pattern_counts)
     voxels = pattern_counts[patterns].astype(np.float64)
     marked = ((patterns[:, np.newaxis] >> np.arange(n_raters)) & 1).astype(bool)
     decisions = np.concatenate([marked, ~marked], axis=1).astype(np.float64)
     n_marks = float((voxels * marked.sum(axis=1)).sum())
     if n_marks == 0:
-        raise FitError(
-            "STAPLE is undefined where no rater marked a voxel.", None, "Leave the case out, or use another target."
-        )
+        return "STAPLE is undefined where no rater marked a voxel."
     prior = n_marks / (float(voxels.sum()) * n_raters)
 
     # Rates of marking and of not marking, given a true mark (first row) and none. The small ones are estimated directly
     # rather than as 1 minus the large ones, which would cancel.
     rates = np.repeat([[_START, 1 - _START], [1 - _START, _START]], n_raters, axis=1)
     truth = np.full((2, len(patterns)), np.nan)
-    for iteration in range(_MAX_ITERATIONS):
+    for iteration in range(max_iterations):
         likelihood = np.where(marked, rates[:, np.newaxis, :n_raters], rates[:, np.newaxis, n_raters:]).prod(axis=2)
         joint = likelihood * [[prior], [1 - prior]]
         evidence = joint.sum(axis=0)
@@ -80,14 +89,13 @@ def staple(pattern_counts: npt.NDArray[np.int64], n_raters: int) -> Staple:
         if np.abs(updated[0] - truth[0]).max() <= _TOLERANCE:
             probability = np.zeros(1 << n_raters)
             probability[patterns] = updated[0]
-            return Staple(probability, rates[0, :n_raters].copy(), rates[1, n_raters:].copy(), iteration)
+            arrays = probability, rates[0, :n_raters].copy(), rates[1, n_raters:].copy()
+            for array in arrays:
+                array.flags.writeable = False
+            return Staple(*arrays, iteration)
         truth = updated
         # Summed in a fixed order, unlike a matrix product, so that every machine gives the same bits.
         sums = ((truth * voxels)[:, :, np.newaxis] * decisions).sum(axis=1)
         total = np.tile(sums[:, :n_raters] + sums[:, n_raters:], 2)
         rates = np.divide(sums, total, out=rates, where=total > 0)
-    raise FitError(
-        f"STAPLE did not settle within {_MAX_ITERATIONS} iterations: the marks do not determine it.",
-        None,
-        "Use another target.",
-    )
+    return f"STAPLE did not settle within {max_iterations} iterations: the marks do not determine it."

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.metrics.cells import ScoredCells
 from twintrack_core.metrics.metric import Metric
-from twintrack_core.metrics.reliability import N_BINS, reliability
+from twintrack_core.metrics.reliability import N_BINS, bins_of, sums
 
 
 def ece_mhr(cells: ScoredCells) -> float:
@@ -22,10 +24,42 @@ def ace_mhr(cells: ScoredCells) -> float:
     return float(gap.sum() / np.count_nonzero(weight))
 
 
+def mce_mhr(cells: ScoredCells) -> float:
+    """Maximum calibration error: the largest |mean p - mean m| of the bins that hold voxels."""
+    return float(_bin_gaps(cells)[1].max())
+
+
+def rmsce_mhr(cells: ScoredCells) -> float:
+    """Root mean square calibration error: root of the mean over voxels of (mean p - mean m)^2 of their bin."""
+    weight, gap = _bin_gaps(cells)
+    return math.sqrt(float((weight * gap**2).sum() / weight.sum()))
+
+
+def adaptive_ece_mhr(cells: ScoredCells) -> float:
+    """Adaptive calibration error: the expected one over 15 bins of as many voxels each, in the order of their scores.
+
+    Voxels of one score are never told apart: all belong to the bin of the first of them. So a score of many voxels may
+    fill several bins' share, and bins after it stay empty.
+    """
+    scores = cells.scores
+    total = int(scores.count.sum())
+    edges = np.array([-(-total * j // N_BINS) for j in range(1, N_BINS)], dtype=np.int64)
+    place = np.searchsorted(edges, np.cumsum(scores.count) - scores.count, side="right")
+    gaps = sums(place, scores.count * (scores.score - scores.mean))
+    return float(np.abs(gaps).sum() / total)
+
+
 def _bin_gaps(cells: ScoredCells) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return voxels and |mean p - mean m| of each bin, 0 where it is empty."""
-    bins = reliability(cells)
-    return bins.voxels, np.nan_to_num(np.abs(bins.mean_score - bins.mean_mhr))
+    """Return voxels and |mean p - mean m| of each bin, 0 where it is empty; four metrics share them."""
+    return cells.once((__name__, "gaps"), lambda: _gaps(cells))
+
+
+def _gaps(cells: ScoredCells) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    scores = cells.scores
+    place = bins_of(scores.score)
+    weight = sums(place, scores.count)
+    gap = np.abs(sums(place, scores.count * scores.score) - sums(place, scores.count * scores.mean))
+    return weight, gap / np.maximum(weight, 1)
 
 
 METRICS = (
@@ -46,5 +80,32 @@ METRICS = (
         range=(0.0, 1.0),
         description=f"Average calibration error to the MHR: the same {N_BINS} bins, weighted alike if not empty",
         source="Neumann, Zisserman and Vedaldi, NeurIPS workshop 2018; as MONAI computes it",
+    ),
+    Metric(
+        name="adaptive_ece_mhr",
+        function=adaptive_ece_mhr,
+        unit="1",
+        better="lower",
+        range=(0.0, 1.0),
+        description=f"Expected calibration error to the MHR, {N_BINS} bins of as many voxels each; no score is split",
+        source="Nixon et al., CVPR workshop 2019, with the MHR in place of the label",
+    ),
+    Metric(
+        name="mce_mhr",
+        function=mce_mhr,
+        unit="1",
+        better="lower",
+        range=(0.0, 1.0),
+        description=f"Maximum calibration error to the MHR over {N_BINS} bins of equal width",
+        source="Naeini, Cooper and Hauskrecht, AAAI 2015, with the MHR in place of the label",
+    ),
+    Metric(
+        name="rmsce_mhr",
+        function=rmsce_mhr,
+        unit="1",
+        better="lower",
+        range=(0.0, 1.0),
+        description=f"Root mean square calibration error to the MHR, {N_BINS} bins of equal width",
+        source="Hendrycks, Mazeika and Dietterich, ICLR 2019, with the MHR in place of the label",
     ),
 )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from twintrack_core.codes import CODE_VALUES, N_CODES
 from twintrack_core.errors import FitError
 from twintrack_core.histogram import CaseStatistics, RegionName
+from twintrack_core.metrics.once import Once
 from twintrack_core.targets import target_values
 
 _Number = TypeVar("_Number", int, float)
@@ -71,7 +72,7 @@ class Panel:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredCells:
+class ScoredCells(Once):
     """Voxels of a region of one case, or of several taken as one volume.
 
     Everything is computed when first asked for. Counts add as integers, so the order of the cases does not matter.
@@ -136,8 +137,8 @@ class ScoredCells:
         voxels = np.zeros(N_CODES, dtype=np.int64)
         total = np.zeros(N_CODES)
         for n_raters, table in self._tables.items():
-            voxels += table.sum(axis=1)
-            total += (table @ np.arange(n_raters + 1)) / n_raters
+            voxels += table @ np.ones(n_raters + 1, dtype=np.int64)  # several times as quick as the sum of short rows
+            total += table @ np.arange(n_raters + 1.0) / n_raters  # marks may be more than int64 can count
         present = np.flatnonzero(voxels)
         mean = np.minimum(total[present] / voxels[present], 1.0)  # rounding may carry a mean of ones past 1
         return Scores(CODE_VALUES[present], voxels[present], mean)
@@ -170,9 +171,7 @@ class ScoredCells:
         RequestError
             For an unknown consensus.
         """
-        if consensus not in self._labelled:
-            self._labelled[consensus] = self._label(consensus)
-        return self._labelled[consensus]
+        return self.once((__name__, consensus), lambda: self._label(consensus))
 
     def _label(self, consensus: str) -> LabelledScores:
         name = consensus.removeprefix("rater:")
@@ -188,10 +187,6 @@ class ScoredCells:
             np.add.at(table.reshape(-1), place, histogram.count[inside])
         present = np.flatnonzero(table.any(axis=0))
         return LabelledScores(CODE_VALUES[present], table[1, present], table[0, present])
-
-    @cached_property
-    def _labelled(self) -> dict[str, LabelledScores]:
-        return {}
 
     @cached_property
     def _tables(self) -> dict[int, npt.NDArray[np.int64]]:
@@ -212,10 +207,12 @@ class ScoredCells:
     def _cells(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         score, mhr, count = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
         for n_raters, table in self._tables.items():
-            code, marks = np.nonzero(table)
+            flat = table.reshape(-1)
+            place = np.flatnonzero(flat > 0)  # of one bool axis: several times as quick as np.nonzero of two
+            code, marks = np.divmod(place, n_raters + 1)
             score.append(CODE_VALUES[code])
             mhr.append(marks / n_raters)
-            count.append(table[code, marks])
+            count.append(flat[place])
         return np.concatenate(score), np.concatenate(mhr), np.concatenate(count)
 
 
