@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from twintrack_core.cohort.store import Cohort, open_cohort
     from twintrack_core.engine.accumulate import accumulate
     from twintrack_core.engine.apply import apply
+    from twintrack_core.engine.evaluate import evaluate
     from twintrack_core.engine.export import calibrate, export
     from twintrack_core.engine.importing import import_cases
     from twintrack_core.errors import TwinTrackError
     from twintrack_core.histogram import CohortStatistics, JointHistogram
     from twintrack_core.maps import CalibrationMap, load_map
-    from twintrack_core.metrics import Evaluation, evaluate
+    from twintrack_core.metrics import Evaluation
 
 __all__ = [
     "CalibrationMap",
@@ -50,7 +51,7 @@ _MODULES = {
     "accumulate": "engine.accumulate",
     "apply": "engine.apply",
     "calibrate": "engine.export",
-    "evaluate": "metrics",
+    "evaluate": "engine.evaluate",
     "export": "engine.export",
     "fit": "calibrators",
     "import_cases": "engine.importing",

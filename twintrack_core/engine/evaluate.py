@@ -1,0 +1,106 @@
+"""Evaluate a cohort or its statistics: tables in one pass, and volumes where a metric needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from twintrack_core import metrics as metrics_
+from twintrack_core.codes import OnInvalid
+from twintrack_core.cohort.roi import parse_roi
+from twintrack_core.cohort.store import Cohort
+from twintrack_core.engine.accumulate import accumulate
+from twintrack_core.engine.volumes import measure, require_measurable
+from twintrack_core.errors import RequestError
+from twintrack_core.histogram import CohortStatistics
+from twintrack_core.maps import CalibrationMap
+from twintrack_core.metrics import Evaluation, VolumeMetric
+from twintrack_core.metrics.evaluation import variants
+
+
+def evaluate(
+    source: CohortStatistics | Cohort,
+    maps: CalibrationMap | Mapping[str, CalibrationMap] | None = None,
+    metrics: Iterable[str] | None = None,
+    *,
+    roi: str | None = None,
+    kernel: str = "auto",
+    on_invalid: OnInvalid = "error",
+    workers: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Evaluate the scores of a cohort against its raters, raw and as maps would make them.
+
+    Statistics are all that most metrics need, and no voxel is read then. A cohort is accumulated first, and read again
+    for metrics of volumes if there are any; no calibrated volume is written.
+
+    Parameters
+    ----------
+    source
+        Statistics, or an open cohort.
+    maps
+        A map, or maps by name.
+    metrics
+        Names of metrics and suites; all of ours that need no voxels by default. Metrics of volumes are undefined for
+        statistics.
+    roi
+        Rule of the region of interest. For a cohort the one that a suite among the metrics prefers by default, or
+        "full"; for statistics the one that they were made with, and no other.
+    kernel
+        Name of the kernel.
+    on_invalid
+        "error", "clip" or "exclude" for a cohort; see `codes.OnInvalid`. Metrics of volumes allow no "exclude".
+    workers
+        Threads, all cores by default. For metrics of volumes each holds a case; see `engine.volumes.measure`.
+    progress
+        Show a bar on stderr, if that is a terminal.
+
+    Returns
+    -------
+    Evaluation
+        For the whole volume and inside the region of interest, or what a metric is taken over of these.
+
+    Raises
+    ------
+    RequestError
+        For an unknown metric, rule or kernel, a rule that statistics were not made with, or one that needs an array a
+        case lacks.
+    InvalidScoresError, InvalidVotesError, StoreError
+        For what a cohort holds, naming the case; see `accumulate`.
+    PluginError
+        For a metric that fails, or that another distribution offers and that cannot be used.
+    """
+    wanted = None if metrics is None else tuple(metrics)
+    resolved = metrics_.resolve(wanted)  # an unknown metric is an error before voxels are read
+    if isinstance(source, CohortStatistics):
+        if roi is not None and str(parse_roi(roi)) != source.roi:
+            raise RequestError(
+                f"The statistics were made with the rule {source.roi!r}, not {roi!r}.",
+                f"Allowed: {source.roi!r}, or none.",
+                "Accumulate the cohort again with the other rule.",
+            )
+        return metrics_.evaluate(source, maps, wanted)
+    if not isinstance(source, Cohort):
+        raise RequestError(
+            f"A {type(source).__name__} cannot be evaluated.",
+            "Allowed: a Cohort, or CohortStatistics.",
+            "Open a store with open_cohort, or load statistics with CohortStatistics.load.",
+        )
+    of_volumes = [metric for metric in resolved if isinstance(metric, VolumeMetric)]
+    if of_volumes:
+        require_measurable(on_invalid)
+    rule = roi or metrics_.preferred_roi(wanted) or "full"
+    statistics = accumulate(source, roi=rule, kernel=kernel, on_invalid=on_invalid, workers=workers, progress=progress)
+    measured = (
+        measure(
+            source,
+            of_volumes,
+            variants(maps),
+            on_invalid=on_invalid,
+            kernel=kernel,
+            workers=workers,
+            progress=progress,
+        )
+        if of_volumes
+        else None
+    )
+    return metrics_.evaluate(statistics, maps, wanted, measured=measured)
