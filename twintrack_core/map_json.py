@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twintrack_core.errors import MapError, RequestError, WorkError
-from twintrack_core.paths import require_new
+from twintrack_core.errors import MapError, RequestError
 
 if TYPE_CHECKING:
     from twintrack_core.maps import CalibrationMap
@@ -89,22 +87,6 @@ def read_text(path: Path) -> str:
         raise MapError("The map is not text in UTF-8.", "Allowed: a JSON object.") from error
     except OSError as error:
         raise MapError(f"The map cannot be read: {error.strerror or error}.") from error
-
-
-def write_text(path: Path, text: str, *, overwrite: bool) -> None:
-    """Write a file, whole or not at all; see `CalibrationMap.save`."""
-    if path.is_dir() or not overwrite or not path.exists():
-        require_new(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise WorkError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def _parse_knots(knots: Any) -> tuple[list[float], list[float]]:

@@ -18,7 +18,8 @@ from twintrack_core import kernels
 from twintrack_core.array_types import array_types
 from twintrack_core.codes import CODE_VALUES, OnInvalid, encode
 from twintrack_core.errors import MapError, RequestError
-from twintrack_core.map_json import dump_map, parse_map, read_text, write_text
+from twintrack_core.map_json import dump_map, parse_map, read_text
+from twintrack_core.paths import write_text
 
 _OUTPUT_DTYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "uint8"))
 

@@ -1,4 +1,4 @@
-"""Paths of outputs: refused if they exist, before any work is done; and why writing one failed."""
+"""Paths of outputs: refused if they exist, before any work is done; written whole; and why writing one failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from twintrack_core.errors import RequestError
+from twintrack_core.errors import RequestError, WorkError
 
 
 def require_new(path: str | os.PathLike[str]) -> Path:
@@ -28,6 +28,30 @@ def require_new(path: str | os.PathLike[str]) -> Path:
             "Allowed: a path in a folder that exists.",
         )
     return place
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises
+    ------
+    RequestError
+        If ``path`` exists and ``overwrite`` is not set, or its folder does not exist.
+    WorkError
+        If writing fails, for example on a full disk.
+    """
+    if path.is_dir() or not overwrite or not path.exists():
+        require_new(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise WorkError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def reason(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import twintrack_core as tt
 from twintrack_core.cli import COMMANDS, demo_command, main
+from twintrack_core.metrics import resolve
 
 sitk: Any = pytest.importorskip("SimpleITK")
 
@@ -283,7 +285,7 @@ def test_evaluate(done: Run, example: Any) -> None:
     assert all(set(row) == SUMMARY for row in document["summary"])
     assert {row["variant"] for row in document["rows"]} == {"raw", "calibrated"}
     assert {row["region"] for row in document["rows"]} == {"whole", "roi"}
-    metrics = ["ece_mhr", "ace_mhr", "brier_mhr", "cross_entropy_mhr", "tdsc", "volume_error"]
+    metrics = [metric.name for metric in resolve(None)]
     assert list(dict.fromkeys(row["metric"] for row in document["rows"])) == metrics
     assert len(document["rows"]) == 3 * len(document["summary"]) == 3 * 2 * 2 * len(metrics)
     values = {(row["case"], row["metric"], row["variant"], row["region"]): row["value"] for row in document["rows"]}
@@ -325,13 +327,48 @@ def test_evaluation_of_some_metrics(done: Run, example: Any) -> None:
 
 
 def test_evaluation_as_text(done: Run, example: Any) -> None:
-    document = json.loads(done("evaluate", example.cohort, "--map", example.map, "--roi", "mask", "--json"))
-    text = done("evaluate", example.cohort, "--map", example.map, "--roi", "mask")
+    names = ["--metrics", "ece_mhr,brier_mhr,tdsc"]
+    arguments = ["evaluate", example.cohort, "--map", example.map, "--roi", "mask"]
+    document = json.loads(done(*arguments, *names, "--json"))
+    text = done(*arguments, *names)
     for row in document["rows"]:
         assert f"{row['value']:#.3g}" in text
     assert "whole volume: raw" in text
     assert "mask: calibrated" in text
     assert "(3 of 3 better)" in text
+    assert text.count("\nb ") == 3
+    everything = done(*arguments)
+    for row in document["summary"]:
+        assert f"{row['mean']:#.3g}" in everything
+    assert "\nb " not in everything  # cases are shown of the metrics that were asked for by name
+
+
+def test_evaluation_as_files(done: Run, example: Any, tmp_path: Path) -> None:
+    arguments = ["evaluate", example.cohort, "--map", example.map, "--roi", "mask"]
+    outputs = ["-o", tmp_path / "rows.csv", "--output", tmp_path / "all.json"]
+    document = json.loads(done(*arguments, *outputs, "--json"))
+    assert json.loads((tmp_path / "all.json").read_text()) == document
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(document["rows"])
+    for line, row in zip(lines, document["rows"], strict=True):
+        assert line["value"] == ("" if row["value"] is None else repr(row["value"]))
+        assert line["why"] == (row["why"] or "")
+        assert [line[name] for name in ("case", "metric", "variant", "region")] == list(row.values())[:4]
+    assert {line["unit"] for line in lines} >= {"1", "nat"}
+
+
+def test_evaluation_of_metrics_that_need_voxels(done: Run, example: Any) -> None:
+    arguments = ["--metrics", "surface_dice:0.5:2,hausdorff95", "--map", example.map, "--json"]
+    from_cohort = json.loads(done("evaluate", example.cohort, *arguments))
+    from_statistics = json.loads(done("evaluate", example.statistics, *arguments))
+    assert {row["region"] for row in from_cohort["rows"]} == {"whole"}
+    assert all(row["value"] is not None for row in from_cohort["rows"])
+    assert all(row["pooled"] is None for row in from_cohort["summary"])
+    assert [{**row, "value": None, "why": ""} for row in from_cohort["rows"]] == [
+        {**row, "why": ""} for row in from_statistics["rows"]
+    ]
+    assert all("evaluate the cohort" in row["why"] for row in from_statistics["rows"])
 
 
 def test_evaluation_of_an_unmarked_case(done: Run, folders: Path, tmp_path: Path, import_arguments: Run) -> None:
@@ -418,7 +455,7 @@ def test_a_pipe_that_closes_is_no_error(example: Any) -> None:
 def test_a_real_process(twintrack_process: Run, example: Any) -> None:
     outcome = twintrack_process("evaluate", example.statistics, "--map", example.map, "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    assert len(json.loads(outcome.out)["rows"]) == 3 * 2 * 2 * 6
+    assert len(json.loads(outcome.out)["rows"]) == 3 * 2 * 2 * len(resolve(None))
     outcome = twintrack_process("info", example.inputs)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("twintrack: ")

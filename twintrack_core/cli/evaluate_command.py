@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twintrack_core.cli._shared import add_cases, add_json, add_roi, add_workers, print_json, statistics_of
+from twintrack_core.cli._shared import (
+    add_cases,
+    add_json,
+    add_roi,
+    add_workers,
+    kind_of,
+    open_cases,
+    print_json,
+    statistics_of,
+)
 from twintrack_core.errors import RequestError
 
 if TYPE_CHECKING:
+    from twintrack_core.cohort.store import Cohort
+    from twintrack_core.histogram import CohortStatistics
     from twintrack_core.maps import CalibrationMap
+    from twintrack_core.metrics import Evaluation
 
 HELP = "metrics before and after calibration, per case and pooled"
+
+_SUFFIXES = (".json", ".csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("input", metavar="STORE|STATS", help="cohort or statistics store")
     parser.add_argument("--map", action="append", default=[], metavar="MAP", help="map.json; repeat to compare")
-    parser.add_argument("--metrics", action="append", metavar="NAME[,NAME]", help="only these metrics")
+    parser.add_argument(
+        "--metrics", action="append", metavar="NAME[,NAME]",
+        help="only these metrics or suites, with a table of cases for each (default: all that need no voxels)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", action="append", default=[], metavar="FILE",
+        help="write every case and metric to FILE.csv or FILE.json; repeat for both",
+    )  # fmt: skip
     add_roi(parser)
     add_cases(parser)
     add_workers(parser)
@@ -30,32 +52,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from twintrack_core.metrics import evaluate, get
-    from twintrack_core.report.tables import case_tables, summary_table
+    from twintrack_core.engine.evaluate import evaluate
+    from twintrack_core.metrics import preferred_roi, resolve
 
     maps = _load_maps(arguments.map)
-    metrics = [name for value in arguments.metrics for name in value.split(",")] if arguments.metrics else None
-    for name in metrics or ():  # before the pass over the voxels
-        get(name)
-    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
-    if not statistics.raters:
+    names = [name for value in arguments.metrics for name in value.split(",")] if arguments.metrics else None
+    resolve(names)  # before the pass over the voxels
+    outputs = _check_outputs(arguments.output)
+    source: Cohort | CohortStatistics
+    if kind_of(arguments.input) == "statistics":
+        source = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
+        raters, roi = bool(source.raters), source.roi
+    else:
+        source = open_cases(arguments.input, arguments.cases)
+        raters, roi = any(case.raters for case in source), arguments.roi or preferred_roi(names) or "full"
+    if not raters:
         raise RequestError(
             f"{arguments.input} has no raters, so there is nothing to compare its scores with.",
             "Allowed: a cohort with the masks of one rater or more.",
             "Import it with --rater DIR.",
         )
-    evaluation = evaluate(statistics, maps or None, metrics=metrics)
+    evaluation = evaluate(source, maps or None, names, roi=roi, workers=arguments.workers, progress=True)
+    for path in outputs:
+        _write(evaluation, path)
     if arguments.json:
         print_json(evaluation.to_dict())
     else:
-        print(case_tables(evaluation, roi=statistics.roi))
+        _print(evaluation, roi, cases=names is not None)
+    _note_seen_cases(source, arguments.map, maps)
+
+
+def _check_outputs(names: Sequence[str]) -> list[Path]:
+    from twintrack_core.paths import require_new
+
+    for name in names:
+        if Path(name).suffix not in _SUFFIXES:
+            raise RequestError(f"{name} is neither a table nor a document.", "Allowed: names in .csv or .json.")
+    return [require_new(name) for name in dict.fromkeys(names)]
+
+
+def _write(evaluation: Evaluation, path: Path) -> None:
+    from twintrack_core.paths import write_text
+    from twintrack_core.report.tables import rows_as_csv
+
+    document = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
+    write_text(path, document if path.suffix == ".json" else rows_as_csv(evaluation))
+
+
+def _print(evaluation: Evaluation, roi: str, *, cases: bool) -> None:
+    from twintrack_core.report.tables import case_tables, summary_table
+
+    if cases:
+        print(case_tables(evaluation, roi=roi))
         print()
-        print(summary_table(evaluation, roi=statistics.roi))
-    for path, calibration in zip(arguments.map, maps.values(), strict=True):
-        seen = len(set(statistics.names) & set(calibration.cases))
+    print(summary_table(evaluation, roi=roi))
+
+
+def _note_seen_cases(source: Any, paths: Sequence[str], maps: dict[str, CalibrationMap]) -> None:
+    for path, calibration in zip(paths, maps.values(), strict=True):
+        seen = len(set(source.names) & set(calibration.cases))
         if seen:
             print(
-                f"twintrack: note: {seen} of {len(statistics)} cases have names of cases that {path} was fitted to; "
+                f"twintrack: note: {seen} of {len(source)} cases have names of cases that {path} was fitted to; "
                 "a map looks better on those than on new ones.",
                 file=sys.stderr,
             )

@@ -1,12 +1,15 @@
-"""Evaluations as text: a table per metric with a line per case, and a summary."""
+"""Evaluations as text: a table per metric with a line per case, a summary, and the rows as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from twintrack_core import metrics
 from twintrack_core.histogram import RegionName
-from twintrack_core.metrics import Evaluation, Row, SummaryRow
+from twintrack_core.metrics import Evaluation, Row, SummaryRow, resolve
+from twintrack_core.metrics.registry import AnyMetric
 
 Column = tuple[RegionName, str]
 """Region and variant."""
@@ -19,60 +22,107 @@ _GAINS: dict[str, Callable[[float, float], bool]] = {
 
 
 def case_tables(evaluation: Evaluation, *, roi: str) -> str:
-    """Lay out a table per metric: cases, their mean and the pooled value down, regions and variants across."""
-    values = {(row.metric, row.case, row.region, row.variant): row.value for row in evaluation.rows}
-    totals = {(row.metric, row.region, row.variant): row for row in evaluation.summary}
-    columns = _columns(evaluation, roi)
-    cases = _distinct(row.case for row in evaluation.rows)
+    """Lay out a table per metric: cases, their mean, where it is defined and the pooled value down, columns across."""
+    view = _View.of(evaluation, roi)
     blocks = []
-    for metric in _distinct(row.metric for row in evaluation.rows):
-        found = [totals[metric, region, variant] for region, variant in columns]
+    for metric in view.metrics.values():
+        columns = [column for column in view.columns if (metric.name, *column) in view.totals]
+        totals = [view.totals[metric.name, *column] for column in columns]
         lines = [
-            [metric, *_titles(columns, roi)],
-            *([case, *(_number(values[metric, case, *column]) for column in columns)] for case in cases),
-            ["mean", *(_number(total.mean) for total in found)],
-            ["pooled", *(_number(total.pooled) for total in found)],
+            [_titled(metric), *view.titles(columns)],
+            *([case, *(_number(view.value(metric, case, column)) for column in columns)] for case in view.cases),
+            ["mean", *(_number(total.mean) for total in totals)],
+            ["pooled", *(_number(total.pooled) for total in totals)],
         ]
+        if any(total.defined < len(view.cases) for total in totals):
+            lines.insert(-1, ["defined", *(f"{total.defined} of {len(view.cases)}" for total in totals)])
         blocks.append(_aligned(lines))
-        blocks.append(_remarks([row for row in evaluation.rows if row.metric == metric], found, columns))
+        blocks.append(_remarks([row for row in evaluation.rows if row.metric == metric.name], totals, columns))
     return "\n\n".join(block for block in blocks if block)
 
 
 def summary_table(evaluation: Evaluation, *, roi: str) -> str:
-    """Lay out the means over cases, and how many cases each map made better."""
-    values = {(row.metric, row.case, row.region, row.variant): row.value for row in evaluation.rows}
-    totals = {(row.metric, row.region, row.variant): row for row in evaluation.summary}
-    columns = _columns(evaluation, roi)
-    cases = _distinct(row.case for row in evaluation.rows)
-    lines = [["mean over cases", *_titles(columns, roi)]]
-    for metric in _distinct(row.metric for row in evaluation.rows):
-        line = [metric]
-        for region, variant in columns:
-            text = _number(totals[metric, region, variant].mean)
-            if variant != "raw":
-                pairs = [(values[metric, case, region, "raw"], values[metric, case, region, variant]) for case in cases]
-                text += f" ({_improved(metric, pairs)} better)"
-            line.append(text)
-        lines.append(line)
+    """Lay out the means over cases, in how many they are defined, and how many cases each map made better."""
+    view = _View.of(evaluation, roi)
+    lines = [["mean over cases", "better", *view.titles(view.columns)]]
+    for metric in view.metrics.values():
+        cells = [_mean(view, metric, column) for column in view.columns]
+        lines.append([_titled(metric), metric.better, *cells])
     return _aligned(lines)
 
 
-def _columns(evaluation: Evaluation, roi: str) -> list[Column]:
-    # Everything is inside when the rule is "full", so the region would only repeat the volume.
-    regions: list[RegionName] = ["whole"] if roi == "full" else ["whole", "roi"]
-    variants = _distinct(row.variant for row in evaluation.rows)
-    return [(region, variant) for region in regions for variant in variants]
+def rows_as_csv(evaluation: Evaluation) -> str:
+    """Return one line per case, metric, variant and region, with the metric's unit and direction."""
+    described = _described(evaluation)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "metric", "variant", "region", "value", "unit", "better", "why"))
+    for row in evaluation.rows:
+        metric = described[row.metric]
+        value = "" if row.value is None else repr(row.value)
+        line = (row.case, row.metric, row.variant, row.region, value, metric.unit, metric.better, row.why or "")
+        writer.writerow(line)
+    return text.getvalue()
 
 
-def _titles(columns: Sequence[Column], roi: str) -> list[str]:
-    return [f"{'whole volume' if region == 'whole' else roi}: {variant}" for region, variant in columns]
+@dataclass(frozen=True)
+class _View:
+    """An evaluation by place: what the cells of tables are looked up in."""
+
+    metrics: Mapping[str, AnyMetric]
+    cases: Sequence[str]
+    columns: Sequence[Column]
+    roi: str
+    values: Mapping[tuple[str, str, RegionName, str], float | None]
+    totals: Mapping[tuple[str, RegionName, str], SummaryRow]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, roi: str) -> _View:
+        metrics = _described(evaluation)
+        # Everything is inside when the rule is "full", so the region would only repeat the volume.
+        regions: list[RegionName] = ["whole", "roi"]
+        if roi == "full" and all("whole" in metric.regions for metric in metrics.values()):
+            regions = ["whole"]
+        present = {row.region for row in evaluation.summary}
+        variants = _distinct(row.variant for row in evaluation.summary)
+        return cls(
+            metrics,
+            _distinct(row.case for row in evaluation.rows),
+            [(region, variant) for region in regions if region in present for variant in variants],
+            roi,
+            {(row.metric, row.case, row.region, row.variant): row.value for row in evaluation.rows},
+            {(row.metric, row.region, row.variant): row for row in evaluation.summary},
+        )
+
+    def titles(self, columns: Sequence[Column]) -> list[str]:
+        return [f"{'whole volume' if region == 'whole' else self.roi}: {variant}" for region, variant in columns]
+
+    def value(self, metric: AnyMetric, case: str, column: Column) -> float | None:
+        return self.values[metric.name, case, *column]
 
 
-def _improved(metric: str, pairs: Iterable[tuple[float | None, float | None]]) -> str:
-    (described,) = metrics.resolve([metric])
-    gain = _GAINS[described.better]
+def _described(evaluation: Evaluation) -> dict[str, AnyMetric]:
+    return {metric.name: metric for metric in resolve(_distinct(row.metric for row in evaluation.summary))}
+
+
+def _titled(metric: AnyMetric) -> str:
+    return metric.name if metric.unit == "1" else f"{metric.name} [{metric.unit}]"
+
+
+def _mean(view: _View, metric: AnyMetric, column: Column) -> str:
+    region, variant = column
+    total = view.totals.get((metric.name, region, variant))
+    if total is None:
+        return ""
+    text = _number(total.mean)
+    if 0 < total.defined < len(view.cases):
+        text += f" of {total.defined}"
+    gain = _GAINS.get(metric.better)
+    if variant == "raw" or gain is None or not total.defined:
+        return text
+    pairs = [(view.value(metric, case, (region, "raw")), view.value(metric, case, column)) for case in view.cases]
     defined = [(raw, new) for raw, new in pairs if raw is not None and new is not None]
-    return f"{sum(gain(raw, new) for raw, new in defined)} of {len(defined)}"
+    return f"{text} ({sum(gain(raw, new) for raw, new in defined)} of {len(defined)} better)"
 
 
 def _remarks(rows: Sequence[Row], totals: Sequence[SummaryRow], columns: Sequence[Column]) -> str:
@@ -82,20 +132,29 @@ def _remarks(rows: Sequence[Row], totals: Sequence[SummaryRow], columns: Sequenc
         if row.why and row.value is None and (row.region, row.variant) in columns:
             reasons.setdefault(row.why, []).append(row.case)
     remarks = [f"{', '.join(_distinct(cases))}: {why}" for why, cases in reasons.items()]
-    remarks += [f"pooled, {total.region}, {total.variant}: {total.why}" for total in totals if total.why]
+    notes: dict[str, list[str]] = {}
+    for total in totals:
+        if total.why:
+            notes.setdefault(total.why, []).append(f"{total.region}, {total.variant}")
+    remarks += [
+        f"pooled: {why}" if len(places) == len(totals) else f"pooled, {'; '.join(places)}: {why}"
+        for why, places in notes.items()
+    ]
     return "\n".join(f"  - {remark}" for remark in remarks)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(text) for text in column) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(n) for text, n in zip(line[1:], widths[1:], strict=True))])
+        "  ".join(
+            [line[0].ljust(widths[0]), *(text.rjust(n) for text, n in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
         for line in lines
     )
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:#.3g}"
+    return "-" if value is None else f"{value:#.3g}".removesuffix(".")
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
