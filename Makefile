@@ -34,10 +34,11 @@ bench-peers:
 	.venv-peers/bin/python -m benchmarks.tables --only fits-and-metrics --only job $(WRITE)
 
 # One environment; each stamp adds an extra to it, and is made anew when the requirements change.
-$(VENV)/.%: pyproject.toml setup.py $(wildcard twintrack_core/kernels/*.pyx twintrack_core/kernels/*.h)
+$(VENV)/.%: pyproject.toml setup.py plugins/curvas/pyproject.toml \
+		$(wildcard twintrack_core/kernels/*.pyx twintrack_core/kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' --editable plugins/curvas
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers build demo *.egg-info
+	rm -rf $(VENV) .venv-peers build demo *.egg-info plugins/*/*.egg-info plugins/*/build

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cold_start, engine, folds, growth, job, kernels, profile
+from benchmarks import cold_start, engine, folds, growth, involvement, job, kernels, metrics, profile
 from benchmarks.sections import Goal, Section, Settings, table
 from twintrack_core.bench.timing import Spread, machine
 from twintrack_core.errors import RequestError
@@ -37,6 +37,8 @@ SECTIONS: Mapping[str, Callable[[Settings], Section]] = {
     "layouts": engine.layouts,
     "growth": growth.in_memory,
     "cases": growth.cases,
+    "metrics": metrics.of_tables,
+    "involvement": involvement.involvement,
     "folds": folds.folds,
     "cold-start": cold_start.cold_start,
 }

@@ -137,7 +137,10 @@ PEERS: tuple[Contender, ...] = (
         "fit", "numpy.bincount + sklearn isotonic", peers.isotonic_fit_of_bins, ("scikit-learn",),
         answer=_predicted, tolerance=_FLOAT64,
     ),
-    Contender("metrics", "numpy", peers.numpy_metrics, tolerance=_FLOAT64),
+    Contender("metrics", "numpy (six of them)", peers.numpy_metrics, tolerance=_FLOAT64),
+    Contender(
+        "metrics", "numpy + scipy + sklearn", peers.every_metric, ("scikit-learn",), tolerance=_FLOAT64
+    ),
     Contender(
         "metrics", "torchmetrics (ECE)", peers.torchmetrics_ece, ("torch", "torchmetrics"),
         threaded=True, tolerance=_FLOAT64,

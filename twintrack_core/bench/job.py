@@ -64,7 +64,8 @@ def our_job(scores: Scores, votes: Votes, *, kernel: str = "auto", threads: int 
     """Do the job from the joint histogram."""
     histogram = JointHistogram.from_votes(scores, votes, RATERS, kernel=kernel, threads=threads)
     calibration = fit(histogram)
-    evaluation = evaluate(CohortStatistics({"case": CaseStatistics(histogram)}), calibration)
+    statistics = CohortStatistics({"case": CaseStatistics(histogram)})
+    evaluation = evaluate(statistics, calibration, peers.VOXEL_METRICS)
     figures = {
         f"{row.variant} {row.metric}": row.value
         for row in evaluation.rows

@@ -128,14 +128,25 @@ def predict_codes(model: Any) -> npt.NDArray[np.float64]:
 
 # --- metrics: scores against mean human responses
 
+VOXEL_METRICS = ("ece_mhr", "ace_mhr", "brier_mhr", "cross_entropy_mhr", "tdsc", "volume_error")
+"""What `voxel_metrics` computes."""
+
 
 def numpy_metrics(volume: Volume, _: int) -> Work:
-    """The core metrics with NumPy on voxels."""
+    """Six metrics with NumPy on voxels."""
     return lambda: voxel_metrics(volume.values, volume.mhr)
 
 
+def every_metric(volume: Volume, _: int) -> Work:
+    """All metrics that need no voxels here, with NumPy, SciPy and scikit-learn on voxels."""
+    from twintrack_core.bench.voxels import every_metric as compute
+
+    masks = np.stack([mask.reshape(-1) for mask in volume.masks])
+    return lambda: compute(volume.values, masks)
+
+
 def voxel_metrics(scores: npt.NDArray[np.float64], mhr: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Compute what `twintrack_core.metrics` does, from voxels instead of a histogram."""
+    """Compute `VOXEL_METRICS` from voxels instead of a histogram."""
     return {**_bin_metrics(scores, mhr), **_mean_metrics(scores, mhr), **overlap_metrics(scores, mhr)}
 
 
