@@ -16,15 +16,28 @@ FOUND = {
 }
 
 
-def test_the_method_on_real_disagreement(
-    cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+PAGE = Path(__file__).parent.parent.parent / "docs" / "cells.md"
+RATERS = [f"rater{number}" for number in range(1, 6)]
+ONE_BY_ONE = [f"ece_rater:{name}" for name in RATERS]
+ONE_BY_ONE += [f"staple_sensitivity:{name}" for name in ("rater1", "rater2", "rater5")]
+
+
+@pytest.fixture(scope="module")
+def stores(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the 13 cases to test and the map that is fitted to the 10 others."""
+    folder = tmp_path_factory.mktemp("cells")
     for split in ("calibration", "test"):
         members = [word for i in range(3) for word in ("--member", str(cells / split / f"member{i}"))]
-        raters = [word for i in range(1, 6) for word in ("--rater", str(cells / split / f"rater{i}"))]
-        assert main(["import", "nnunet", f"{split}.zarr", *members, *raters, "--class", "1"]) == 0
-    assert main(["fit", "calibration.zarr", "-o", "map.json"]) == 0
+        raters = [word for name in RATERS for word in ("--rater", str(cells / split / name))]
+        assert main(["import", "nnunet", str(folder / f"{split}.zarr"), *members, *raters, "--class", "1"]) == 0
+    assert main(["fit", str(folder / "calibration.zarr"), "-o", str(folder / "map.json")]) == 0
+    return folder
+
+
+def test_the_method_on_real_disagreement(
+    stores: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(stores)
     capsys.readouterr()
     assert main(["evaluate", "test.zarr", "--map", "map.json", "--roi", "raters+20", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)["summary"]
@@ -32,3 +45,26 @@ def test_the_method_on_real_disagreement(
     for (metric, region), (before, after) in FOUND.items():
         assert means[metric, region, "raw"] == pytest.approx(before, abs=5e-4)
         assert means[metric, region, "calibrated"] == pytest.approx(after, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--roi", "raters+20"],
+        ["--metrics", "curvas"],
+        ["--metrics", "surface_dice,hausdorff95"],
+        ["--roi", "raters+20", "--metrics", ",".join(ONE_BY_ONE)],
+    ],
+    ids=["all", "challenge", "borders", "raters"],
+)
+def test_the_page_shows_what_evaluate_prints(
+    stores: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    if "curvas" in options:
+        pytest.importorskip("twintrack_curvas", reason="twintrack-curvas is not installed")
+    monkeypatch.chdir(stores)
+    capsys.readouterr()
+    assert main(["evaluate", "test.zarr", "--map", "map.json", *options]) == 0
+    printed = capsys.readouterr().out
+    summary = printed[printed.index("mean over cases") :]
+    assert f"```text\n{summary}```\n" in PAGE.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from twintrack_core.histogram import RegionName
-from twintrack_core.metrics import Evaluation, Row, SummaryRow, resolve
+from twintrack_core.metrics import Evaluation, Metric, Row, SummaryRow, resolve
 from twintrack_core.metrics.registry import AnyMetric
 
 Column = tuple[RegionName, str]
@@ -32,12 +32,15 @@ def case_tables(evaluation: Evaluation, *, roi: str) -> str:
             [_titled(metric), *view.titles(columns)],
             *([case, *(_number(view.value(metric, case, column)) for column in columns)] for case in view.cases),
             ["mean", *(_number(total.mean) for total in totals)],
-            ["pooled", *(_number(total.pooled) for total in totals)],
         ]
         if any(total.defined < len(view.cases) for total in totals):
-            lines.insert(-1, ["defined", *(f"{total.defined} of {len(view.cases)}" for total in totals)])
+            lines.append(["defined", *(f"{total.defined} of {len(view.cases)}" for total in totals)])
+        pools = isinstance(metric, Metric) and metric.pooled
+        if pools:
+            lines.append(["pooled", *(_number(total.pooled) for total in totals)])
         blocks.append(_aligned(lines))
-        blocks.append(_remarks([row for row in evaluation.rows if row.metric == metric.name], totals, columns))
+        rows = [row for row in evaluation.rows if row.metric == metric.name]
+        blocks.append(_remarks(rows, totals if pools else (), columns))
     return "\n\n".join(block for block in blocks if block)
 
 
