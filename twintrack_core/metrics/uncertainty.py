@@ -68,6 +68,10 @@ def aurc(cells: ScoredCells) -> float:
     the class. Voxels that are equally certain come in random order; what is returned is the expectation over it. See
     Geifman, Uziel and El-Yaniv, ICLR 2019.
     """
+    return cells.once((__name__, "aurc"), lambda: _by_certainty(cells))
+
+
+def _by_certainty(cells: ScoredCells) -> float:
     scores = cells.scores
     loss = np.where(scores.score > 0.5, 1 - scores.mean, scores.mean)
     return _area(-np.maximum(scores.score, 1 - scores.score), loss, scores.count)
