@@ -20,8 +20,7 @@ import twintrack_core as tt
 from twintrack_core import calibrators, kernels, metrics, plugins
 from twintrack_core.calibrators.registry import CALIBRATORS
 from twintrack_core.codes import N_CODES
-from twintrack_core.cohort import registry as readers
-from twintrack_core.cohort.registry import READERS, make_reader
+from twintrack_core.cohort.registry import OURS, READERS, make_reader
 from twintrack_core.engine.importing import import_cases
 from twintrack_core.errors import PluginError, RequestError
 from twintrack_core.histogram import CaseStatistics
@@ -184,10 +183,10 @@ def test_listing_in_a_new_process_imports_nothing(site: Site) -> None:
 import sys
 sys.path.insert(0, {str(site.folder)!r})
 from twintrack_core import calibrators, kernels
-from twintrack_core.cohort import registry
+from twintrack_core.cohort.registry import READERS
 assert "importlib.metadata" not in sys.modules  # which takes half as long as NumPy
 from twintrack_core import metrics
-for module in (kernels, calibrators, metrics, registry):
+for module in (kernels, calibrators, metrics, READERS):
     assert "good" in module.names()
 assert "tt_clash" not in sys.modules
 assert not {{"numba", "dask", "zarr"}} & set(sys.modules)
@@ -283,7 +282,7 @@ def test_readers_and_their_options(site: Site, tmp_path: Path) -> None:
         make_reader("made", tmp_path, options={"seed": "broken"})
     with pytest.raises(PluginError, match="made a object without case_names and read"):
         make_reader("made", tmp_path, options={"seed": "none"})
-    assert {readers.get(name).__name__ for name in readers.OURS} == {"NnunetReader", "VolumesReader"}
+    assert {READERS.get(name).__name__ for name in OURS} == {"NnunetReader", "VolumesReader"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core import kernels
-from twintrack_core.bench import peers
+from twintrack_core.bench import peers, voxels
 from twintrack_core.bench.data import RATERS, Scores, Volume, Votes
 from twintrack_core.calibrators import fit
 from twintrack_core.codes import CODE_VALUES
@@ -65,7 +65,7 @@ def our_job(scores: Scores, votes: Votes, *, kernel: str = "auto", threads: int 
     histogram = JointHistogram.from_votes(scores, votes, RATERS, kernel=kernel, threads=threads)
     calibration = fit(histogram)
     statistics = CohortStatistics({"case": CaseStatistics(histogram)})
-    evaluation = evaluate(statistics, calibration, peers.VOXEL_METRICS)
+    evaluation = evaluate(statistics, calibration, voxels.VOXEL_METRICS)
     figures = {
         f"{row.variant} {row.metric}": row.value
         for row in evaluation.rows
@@ -106,7 +106,7 @@ def peer_job(scores: Scores, masks: npt.NDArray[np.uint8], *, torch: bool, threa
     mask = _simpleitk_staple(masks, threads)
     figures: dict[str, float] = {}
     for variant, some in (("raw", values), ("calibrated", calibrated.astype(np.float64))):
-        found = peers.voxel_metrics(some, mhr)
+        found = voxels.voxel_metrics(some, mhr)
         if torch:
             found["ece_mhr"] = _torchmetrics_ece(some, masks, threads)
         figures.update({f"{variant} {name}": value for name, value in found.items()})

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from twintrack_core.bench import voxels
 from twintrack_core.bench.data import MAP, RATERS, Volume
 from twintrack_core.codes import CODE_VALUES, N_CODES
 from twintrack_core.metrics.reliability import N_BINS
@@ -128,58 +129,16 @@ def predict_codes(model: Any) -> npt.NDArray[np.float64]:
 
 # --- metrics: scores against mean human responses
 
-VOXEL_METRICS = ("ece_mhr", "ace_mhr", "brier_mhr", "cross_entropy_mhr", "tdsc", "volume_error")
-"""What `voxel_metrics` computes."""
-
 
 def numpy_metrics(volume: Volume, _: int) -> Work:
     """Six metrics with NumPy on voxels."""
-    return lambda: voxel_metrics(volume.values, volume.mhr)
+    return lambda: voxels.voxel_metrics(volume.values, volume.mhr)
 
 
 def every_metric(volume: Volume, _: int) -> Work:
     """All metrics that need no voxels here, with NumPy, SciPy and scikit-learn on voxels."""
-    from twintrack_core.bench.voxels import every_metric as compute
-
     masks = np.stack([mask.reshape(-1) for mask in volume.masks])
-    return lambda: compute(volume.values, masks)
-
-
-def voxel_metrics(scores: npt.NDArray[np.float64], mhr: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Compute `VOXEL_METRICS` from voxels instead of a histogram."""
-    return {**_bin_metrics(scores, mhr), **_mean_metrics(scores, mhr), **overlap_metrics(scores, mhr)}
-
-
-def _bin_metrics(scores: npt.NDArray[np.float64], mhr: npt.NDArray[np.float64]) -> dict[str, float]:
-    bins = np.minimum((scores * N_BINS).astype(np.intp), N_BINS - 1)
-    count = np.bincount(bins, minlength=N_BINS)
-    gaps = np.bincount(bins, weights=scores, minlength=N_BINS) - np.bincount(bins, weights=mhr, minlength=N_BINS)
-    filled = count > 0
-    return {
-        "ece_mhr": float(np.abs(gaps).sum() / len(scores)),
-        "ace_mhr": float(np.mean(np.abs(gaps[filled]) / count[filled])),
-    }
-
-
-def _mean_metrics(scores: npt.NDArray[np.float64], mhr: npt.NDArray[np.float64]) -> dict[str, float]:
-    p = np.clip(scores, 2.0**-25, 1 - 2.0**-12)
-    return {
-        "brier_mhr": float(np.mean((scores - mhr) ** 2)),
-        "cross_entropy_mhr": float(-np.mean(mhr * np.log(p) + (1 - mhr) * np.log1p(-p))),
-    }
-
-
-def overlap_metrics(scores: npt.NDArray[np.float64], mhr: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Thresholded Dice and volume error of voxels."""
-    marked = float(mhr.sum())
-    dice = [_dice(scores > t, mhr > t) for t in np.linspace(0.1, 0.8, 6)]
-    volume = {"volume_error": float(scores.sum()) / marked - 1} if marked else {}
-    return {"tdsc": float(np.mean(dice)), **volume}
-
-
-def _dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2 * np.count_nonzero(a & b) / (total + 1e-6) if total else 1.0
+    return lambda: voxels.every_metric(volume.values, masks)
 
 
 def torchmetrics_ece(volume: Volume, threads: int) -> Work:

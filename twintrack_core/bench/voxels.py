@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.bench.peers import voxel_metrics
 from twintrack_core.metrics.reliability import N_BINS
 
 Floats = npt.NDArray[np.float64]
+
+VOXEL_METRICS = ("ece_mhr", "ace_mhr", "brier_mhr", "cross_entropy_mhr", "tdsc", "volume_error")
+"""What `voxel_metrics` computes."""
 
 
 def every_metric(scores: Floats, masks: npt.NDArray[np.uint8]) -> dict[str, float]:
@@ -31,6 +33,43 @@ def every_metric(scores: Floats, masks: npt.NDArray[np.uint8]) -> dict[str, floa
         **_uncertainty(scores, mhr),
         **_agreement(masks),
     }
+
+
+def voxel_metrics(scores: Floats, mhr: Floats) -> dict[str, float]:
+    """Compute `VOXEL_METRICS` from voxels instead of a histogram."""
+    return {**_ece(scores, mhr), **_means(scores, mhr), **_overlap(scores, mhr)}
+
+
+def _ece(scores: Floats, mhr: Floats) -> dict[str, float]:
+    bins = np.minimum((scores * N_BINS).astype(np.intp), N_BINS - 1)
+    count = np.bincount(bins, minlength=N_BINS)
+    gaps = np.bincount(bins, weights=scores, minlength=N_BINS) - np.bincount(bins, weights=mhr, minlength=N_BINS)
+    filled = count > 0
+    return {
+        "ece_mhr": float(np.abs(gaps).sum() / len(scores)),
+        "ace_mhr": float(np.mean(np.abs(gaps[filled]) / count[filled])),
+    }
+
+
+def _means(scores: Floats, mhr: Floats) -> dict[str, float]:
+    p = np.clip(scores, 2.0**-25, 1 - 2.0**-12)
+    return {
+        "brier_mhr": float(np.mean((scores - mhr) ** 2)),
+        "cross_entropy_mhr": float(-np.mean(mhr * np.log(p) + (1 - mhr) * np.log1p(-p))),
+    }
+
+
+def _overlap(scores: Floats, mhr: Floats) -> dict[str, float]:
+    """Thresholded Dice and volume error of voxels."""
+    marked = float(mhr.sum())
+    dice = [_smoothed_dice(scores > t, mhr > t) for t in np.linspace(0.1, 0.8, 6)]
+    volume = {"volume_error": float(scores.sum()) / marked - 1} if marked else {}
+    return {"tdsc": float(np.mean(dice)), **volume}
+
+
+def _smoothed_dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / (total + 1e-6) if total else 1.0
 
 
 def _gaps(scores: Floats, truth: npt.NDArray[Any]) -> tuple[Floats, Floats]:

@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_plugins(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from twintrack_core.cohort import registry
+    from twintrack_core.cohort.registry import OURS, READERS
 
-    for name in registry.names():
-        if name not in registry.OURS:
+    for name in READERS.names():
+        if name not in OURS:
             leaf = formats.add_parser(name, help="what a plugin reads; see twintrack plugins list")
             leaf.add_argument("store", metavar="STORE", help="cohort store to make")
             leaf.add_argument("folder", type=Path, metavar="FOLDER", help="where the files are")

@@ -24,24 +24,6 @@ OURS = ("nnunet", "volumes")
 """Readers with commands of their own, which take more than one folder."""
 
 
-def names() -> tuple[str, ...]:
-    """Names of the readers there are: ours, then those of other distributions."""
-    return READERS.names()
-
-
-def get(name: str) -> ReaderFactory:
-    """Return what makes a reader, by name; ours are classes whose parameters differ from those of plugins.
-
-    Raises
-    ------
-    RequestError
-        If there is none of that name.
-    PluginError
-        If the one that another distribution offers cannot be used.
-    """
-    return READERS.get(name)
-
-
 def make_reader(name: str, folder: Path, *, cases: tuple[str, ...] = (), options: Mapping[str, str]) -> Reader:
     """Make a reader that another distribution offers.
 
@@ -63,7 +45,7 @@ def make_reader(name: str, folder: Path, *, cases: tuple[str, ...] = (), options
     PluginError
         If the reader cannot be used, or fails to be made.
     """
-    factory = get(name)
+    factory = READERS.get(name)
     _check_options(name, factory, options)
     try:
         reader = factory(folder, cases=cases, **options)
