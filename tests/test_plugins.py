@@ -63,14 +63,14 @@ def metric(name, **options):
     return Metric(name=name, function=lambda cells: float(cells.score.max()), unit="1", better="neither",
                   range=(0.0, 1.0), description="Largest score", source="here", **options)
 
-largest, good = metric("largest"), metric("good")
+largest, good = metric("largest", roi="raters+3"), metric("good")
 def _with_argument(text):
     if text == "broken":
         raise ZeroDivisionError("no")
     return metric(f"other:{text}")
 
 other = metric("other", argument="WORD", with_argument=_with_argument)
-suite = Suite(name="suite", metrics=("largest", "brier_mhr"), description="Two", roi="raters+3")
+suite = Suite(name="suite", metrics=("largest", "brier_mhr"), description="Two")
 
 def reader(folder, *, cases=(), seed, shape="8"):
     if seed == "broken":
@@ -241,7 +241,7 @@ def test_third_party_calibrators_and_metrics_are_used(site: Site) -> None:
     evaluation = tt.evaluate(statistics, metrics=["suite", "other:x"])
     assert [row.metric for row in evaluation.summary] == ["largest", "brier_mhr", "other:x"] * 2
     assert [metric.name for metric in metrics.resolve(["suite", "other:x"])] == ["largest", "brier_mhr", "other:x"]
-    assert metrics.preferred_roi(["suite"]) == "raters+3"
+    assert metrics.preferred_roi(metrics.resolve(["suite"])) == "raters+3"
     assert "largest" not in {metric.name for metric in metrics.resolve(None)}
     with pytest.raises(PluginError, match=r"'other' failed with the argument 'broken': ZeroDivisionError"):
         metrics.get("other:broken")

@@ -31,9 +31,10 @@ def case(seed: int, raters: tuple[str, ...] = ("ann", "bob")) -> CaseStatistics:
 
 
 CASES = {f"case{seed}": case(seed) for seed in range(4)}
+BIG = (1 << 15, 1 << 16, 1 << 16)
 MIXED = CohortStatistics(
     {
-        "b": replace(case(1, ("ann", "bob", "cy")), shape=(4, 50, 60), marks=((0, 3), (7, 7), (20, 59))),
+        "b": replace(case(1, ("ann", "bob", "cy")), shape=BIG, marks=((0, 3), (7, 7), (20, 59))),
         "a": case(2, ("bob", "ann")),
         "unrated": case(3, ()),
         "empty": CaseStatistics(histogram(4, ("ann",), n=0)),
@@ -52,6 +53,13 @@ def test_cases_merge_in_any_order_and_come_apart_again(order: list[str], split: 
     assert (one + two).digest() == everything.digest()
     assert everything - one == two == everything.without(*one)
     assert everything.select(order[:split]) == one
+
+
+def test_more_voxels_than_can_be_pooled_are_refused() -> None:
+    many = CaseStatistics(JointHistogram.from_cells([1], [3], [0], [2**60], ["ann"]))
+    assert len(CohortStatistics(dict.fromkeys("abc", many))) == 3
+    with pytest.raises(RequestError, match=r"The 4 cases have 4.61e\+18 voxels"):
+        CohortStatistics(dict.fromkeys("abcd", many))
 
 
 def test_it_is_a_mapping_of_names() -> None:
@@ -239,16 +247,17 @@ def _entry(**changes: Any) -> Edit:
         (_entry(spacing_mm=[1, 1, -1]), "Spacing"),
         (_entry(spacing_mm=[1, 1, "1"]), "must be lists"),
         (_entry(spacing_mm=[1, 1, 10**400]), "too large"),
-        (_entry(shape=7), "must be lists"),
+        (_entry(shape=7), "shape"),
         (_entry(shape=[1, 2]), "shape"),
+        (_entry(shape=[4, 4, 4]), "does not hold"),
         (_entry(shape=[1, 2, "3"]), "shape"),
         (_entry(shape=[1, 2, 0]), "shape"),
-        (_entry(shape=[4, 4, 4], marks=[1, 2, 3]), "must be lists"),
-        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 1]]), "marks"),
-        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 1], [2]]), "marks"),
-        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 1], [2, 1]]), "marks"),
-        (_entry(shape=[4, 4, 4], marks=[[0, 1], [0, 4], [2, 3]]), "marks"),
-        (_entry(shape=[4, 4, 4], marks=[[0, 1], [-1, 3], [2, 3]]), "marks"),
+        (_entry(shape=[1 << 20] * 3, marks=[1, 2, 3]), "marks"),
+        (_entry(shape=[1 << 20] * 3, marks=[[0, 1], [0, 1]]), "marks"),
+        (_entry(shape=[1 << 20] * 3, marks=[[0, 1], [0, 1], [2]]), "marks"),
+        (_entry(shape=[1 << 20] * 3, marks=[[0, 1], [0, 1], [2, 1]]), "marks"),
+        (_entry(shape=[1 << 20] * 3, marks=[[0, 1], [0, 1 << 20], [2, 3]]), "marks"),
+        (_entry(shape=[1 << 20] * 3, marks=[[0, 1], [-1, 3], [2, 3]]), "marks"),
         (_entry(marks=[[0, 1], [0, 1], [2, 3]]), "marks"),
         (_entry(attributes=[]), "an object"),
         (_entry(voxels={"whole": 1, "roi": 1}), "do not hold"),

@@ -93,7 +93,7 @@ REQUESTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rater": ("fit COHORT -o OUTPUT --target rater:r9", ("'r9'", "r0, r1")),
     "rule": ("accumulate COHORT -o OUTPUT --roi lesion", ("'lesion'", "raters+N")),
     "rule without region": ("accumulate UNRATED -o OUTPUT --roi mask", ("has no roi array", "'mask'", "--roi DIR")),
-    "rule without raters": ("accumulate UNRATED -o OUTPUT --roi raters+2", ("no raters", "'raters+2'")),
+    "rule without raters": ("accumulate UNRATED -o OUTPUT --roi raters+2", ("No case", "has raters", "'raters+2'")),
     "rule of statistics": ("fit STATISTICS -o OUTPUT --roi mask", ("'full'", "'mask'", "--roi full")),
     "rule of statistics, evaluate": ("evaluate STATISTICS --roi raters+20", ("'full'", "'raters+20'")),
     "fit without raters": ("fit UNRATED -o OUTPUT", ("Case", "no raters")),

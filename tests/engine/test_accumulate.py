@@ -231,7 +231,7 @@ def test_rules_that_need_what_a_case_lacks(tmp_path: Path) -> None:
     cohort = write(tmp_path / "c.zarr", Case(name="bare", probability=case.probability))
     with pytest.raises(RequestError, match="bare has no roi"):
         tt.accumulate(cohort, roi="mask")
-    with pytest.raises(RequestError, match="bare has no raters"):
+    with pytest.raises(RequestError, match=r"No case of .* has raters"):
         tt.accumulate(cohort, roi="raters+20")
     with pytest.raises(RequestError, match="boxes"):
         tt.accumulate(cohort, roi="boxes")
@@ -242,6 +242,16 @@ def test_rules_that_need_what_a_case_lacks(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="open_cohort"):
         tt.accumulate("c.zarr")  # type: ignore[arg-type]
     assert tt.accumulate(cohort)["bare"].histogram.raters == ()
+
+
+def test_a_case_without_raters_has_nothing_inside_a_box_around_marks(tmp_path: Path) -> None:
+    rated = make_case("rated", (6, 8, 8), 1, 1, seed=0)
+    cohort = write(tmp_path / "c.zarr", rated, Case(name="bare", probability=rated.probability))
+    statistics = tt.accumulate(cohort, roi="raters+2")
+    assert statistics["rated"].histogram.n_inside > 0
+    assert (statistics["bare"].histogram.n_inside, statistics["bare"].marks) == (0, None)
+    rows = tt.evaluate(cohort, metrics=["tdsc"], roi="raters+2").rows
+    assert {row.why for row in rows if row.case == "bare"} == {"there are no raters"}
 
 
 def test_a_chunk_larger_than_the_tiles_is_decoded_once_for_neighbours(

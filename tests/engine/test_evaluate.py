@@ -18,7 +18,7 @@ from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.engine import evaluate as engine
 from twintrack_core.engine.volumes import measure
 from twintrack_core.errors import InvalidScoresError, RequestError
-from twintrack_core.metrics import Suite
+from twintrack_core.metrics import Metric, Suite
 from twintrack_core.metrics.evaluation import variants
 from twintrack_core.simulate import Simulation
 
@@ -95,10 +95,15 @@ def test_the_rule_is_that_of_the_statistics(cohort: tt.Cohort) -> None:
         tt.evaluate(statistics, roi="everything")
 
 
-def test_the_rule_that_a_suite_prefers(cohort: tt.Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rule_that_a_metric_is_meant_for(cohort: tt.Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     known = metrics.registry.get
-    suite = Suite(name="challenge", metrics=("tdsc", "ece_mhr"), description="two of them", roi="raters+2")
-    monkeypatch.setattr(metrics.registry, "get", lambda name: suite if name == "challenge" else known(name))
+    ece = known("ece_mhr")
+    assert isinstance(ece, Metric)
+    others = {
+        "near": replace(ece, name="near", roi="raters+2"),
+        "challenge": Suite(name="challenge", metrics=("tdsc", "near"), description="two of them"),
+    }
+    monkeypatch.setattr(metrics.registry, "get", lambda name: others.get(name) or known(name))
     asked = ["surface_dice", "challenge"]
     assert tt.evaluate(cohort, None, asked) == tt.evaluate(cohort, None, asked, roi="raters+2")
     assert tt.evaluate(cohort, None, asked) != tt.evaluate(cohort, None, asked, roi="full")

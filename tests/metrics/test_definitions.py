@@ -412,7 +412,7 @@ def test_a_rater_there_is_not_and_an_argument_there_cannot_be() -> None:
     for base in ("ece_rater", "ece_without", "log_loss_without", "staple_sensitivity", "auroc:rater"):
         result = measured(f"{base}:zoe", cells)
         assert isinstance(result, Undefined), base
-        assert result.why == "there is no rater 'zoe'"
+        assert result.why == "there is no rater 'zoe' among ann, bob, cy"
     for name in ("ece_rater:", "ncc:entropy", "auroc:mhr", "auroc:rater:", "auroc:mean", "auroc:", "ece_mhr:ann"):
         with pytest.raises(RequestError):
             metrics.get(name)

@@ -143,5 +143,12 @@ def test_an_empty_region_is_undefined() -> None:
 def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(RequestError, match=r"no metric 'dice'\.\nAllowed: ece_mhr"):
         evaluate(cohort(), metrics=["dice"])
+    with pytest.raises(RequestError, match=r"The metrics are 'tdsc'\.\nAllowed: a list of names"):
+        evaluate(cohort(), metrics="tdsc")
+    with pytest.raises(RequestError, match="asked for as 3"):
+        evaluate(cohort(), metrics=[3])  # type: ignore[list-item]
+    for maps in ([fit(cohort())], {"a": 3}):
+        with pytest.raises(RequestError, match="Allowed: a CalibrationMap, or a mapping"):
+            evaluate(cohort(), maps)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="no case"):
         evaluate(CohortStatistics({}))

@@ -42,6 +42,20 @@ def test_the_number_of_defined_cases_stands_beside_the_mean() -> None:
     assert f"{mean:#.3g}" in summary
 
 
+def test_notes_and_reasons_are_said() -> None:
+    text = case_tables(evaluate(cohort(), metrics=["cross_entropy_mhr"]), roi="raters+20")
+    assert "voxels have a score of 0 or 1 that a rater contradicts" not in text
+    saturated = JointHistogram.from_arrays(np.array([0.0, 1.0, 0.5]), np.array([[1, 0, 1], [1, 1, 0]]))
+    sure = CohortStatistics({"a": CaseStatistics(saturated), "b": CaseStatistics(saturated)})
+    text = case_tables(evaluate(sure, metrics=["cross_entropy_mhr"]), roi="full")
+    note = "2 of 3 voxels have a score of 0 or 1 that a rater contradicts; it was clipped"
+    assert f"  - a, whole, raw: {note}, and so on in 2 values; --json or -o has all of them" in text
+    summary = summary_table(evaluate(sure, metrics=["tdsc", "fleiss_kappa", "hausdorff95"]), roi="full")
+    assert summary.endswith("\n\n  - hausdorff95: it needs voxels: evaluate the cohort, not its statistics")
+    unmarked = case_tables(evaluate(cohort().select("c"), metrics=["volume_error"]), roi="full")
+    assert "  - all cases: no rater marked a voxel" in unmarked
+
+
 def test_the_region_is_shown_where_it_differs_from_the_volume() -> None:
     evaluation = evaluate(cohort("full"), metrics=["tdsc"])
     assert "full" not in summary_table(evaluation, roi="full")

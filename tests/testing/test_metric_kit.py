@@ -30,7 +30,7 @@ GOOD = Metric(
 VOLUME = VolumeMetric(
     name="volume", function=volume, unit="1", better="neither", range=(0.0, math.inf), description="V", source="here"
 )
-SUITE = Suite(name="suite", metrics=("brier_mhr",), description="One", roi="mask")
+SUITE = Suite(name="suite", metrics=("brier_mhr",), description="One")
 
 
 @pytest.mark.parametrize("name", METRICS.names())
@@ -208,9 +208,7 @@ def test_arguments() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "changes", [{"metrics": ("nothing",)}, {"metrics": ()}, {"roi": "lesion"}, {"description": ""}]
-)
+@pytest.mark.parametrize("changes", [{"metrics": ("nothing",)}, {"metrics": ()}, {"description": ""}])
 def test_suites_that_cannot_be_taken_are_caught(changes: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         check_metric(replace(SUITE, **changes))
@@ -219,3 +217,9 @@ def test_suites_that_cannot_be_taken_are_caught(changes: dict[str, Any]) -> None
 def test_what_is_no_metric() -> None:
     with pytest.raises(AssertionError, match="is a function"):
         check_metric(mean_score)  # type: ignore[arg-type]
+
+
+def test_a_rule_that_is_none() -> None:
+    check_metric(replace(GOOD, roi="mask+5mm"))
+    with pytest.raises(AssertionError, match="good: 'lesion' is no rule"):
+        check_metric(replace(GOOD, roi="lesion"))

@@ -27,10 +27,10 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
 
 
-def add_roi(parser: argparse.ArgumentParser) -> None:
-    """Add --roi, the rule."""
+def add_roi(parser: argparse.ArgumentParser, default: str = "full") -> None:
+    """Add --roi, the rule, and say what it is by default."""
     parser.add_argument(
-        "--roi", metavar="RULE", help="region of interest: full, mask, mask+Nmm, raters+N (default: full)"
+        "--roi", metavar="RULE", help=f"region of interest: full, mask, mask+Nmm, raters+N (default: {default})"
     )
 
 

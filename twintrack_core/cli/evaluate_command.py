@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", action="append", default=[], metavar="FILE",
         help="write every case and metric to FILE.csv or FILE.json; repeat for both",
     )  # fmt: skip
-    add_roi(parser)
+    add_roi(parser, "what the metrics are meant for, or full")
     add_cases(parser)
     add_workers(parser)
     add_json(parser)
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
     from twintrack_core.metrics import preferred_roi, resolve
 
     maps = _load_maps(arguments.map)
-    names = [name for value in arguments.metrics for name in value.split(",")] if arguments.metrics else None
-    resolve(names)  # before the pass over the voxels
+    names = _names(arguments.metrics)
+    metrics = resolve(names)  # before the pass over the voxels
     outputs = _check_outputs(arguments.output)
     source: Cohort | CohortStatistics
     if kind_of(arguments.input) == "statistics":
@@ -65,7 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         raters, roi = bool(source.raters), source.roi
     else:
         source = open_cases(arguments.input, arguments.cases)
-        raters, roi = any(case.raters for case in source), arguments.roi or preferred_roi(names) or "full"
+        raters = any(case.raters for case in source)
+        roi = preferred_roi(metrics) if arguments.roi is None else arguments.roi
     if not raters:
         raise RequestError(
             f"{arguments.input} has no raters, so there is nothing to compare its scores with.",
@@ -80,6 +81,12 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         _print(evaluation, roi, cases=names is not None)
     _note_seen_cases(source, arguments.map, maps)
+
+
+def _names(values: Sequence[str] | None) -> list[str] | None:
+    """Return the metrics asked for, in any number of lists; None for all."""
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    return [name for name in names if name] or None
 
 
 def _check_outputs(names: Sequence[str]) -> list[Path]:

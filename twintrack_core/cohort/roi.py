@@ -59,7 +59,7 @@ def parse_roi(text: str) -> RoiRule:
     RequestError
         If it is none.
     """
-    match = _RULE.fullmatch(text)
+    match = _RULE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise RequestError(f"{text!r} is no rule for a region of interest.", ALLOWED)
     if match["voxels"]:
@@ -148,7 +148,7 @@ def region_of(case: StoredCase, rule: RoiRule) -> Region:
     Raises
     ------
     RequestError
-        If the case lacks the roi array or the raters that the rule needs.
+        If the case lacks the roi array that the rule needs.
     """
     shape = case.shape
     if rule.kind == "full":
@@ -161,11 +161,7 @@ def region_of(case: StoredCase, rule: RoiRule) -> Region:
                 "Import the cohort with --roi DIR, or choose another rule.",
             )
         return MaskRegion(case.parts["roi"], rule.margin, case.geometry.spacing_mm)
-    if "votes" not in case.parts:
-        raise RequestError(
-            f"Case {case.name} has no raters, which the rule {str(rule)!r} needs.", ALLOWED, "Choose another rule."
-        )
-    bounds = marked_bounds(case.parts["votes"])
+    bounds = marked_bounds(case.parts["votes"]) if "votes" in case.parts else None
     if bounds is None:
         return BoxRegion((0,) * len(shape), (0,) * len(shape))
     margin = int(rule.margin)

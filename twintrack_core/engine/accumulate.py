@@ -15,7 +15,7 @@ import numpy.typing as npt
 from twintrack_core import kernels
 from twintrack_core.codes import N_CODES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray
-from twintrack_core.cohort.roi import BoxRegion, MaskRegion, Region, parse_roi, region_of
+from twintrack_core.cohort.roi import ALLOWED, BoxRegion, MaskRegion, Region, parse_roi, region_of
 from twintrack_core.cohort.store import Cohort, StoredCase
 from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
@@ -136,6 +136,10 @@ def accumulate(
         for names in groups(cohort.names, [LOOK_BYTES] * len(cohort), run)
     ]
     plans: list[CasePlan] = list(chain.from_iterable(compute(looks, run, "looking")))
+    if rule.kind == "raters" and not any(plan.case.raters for plan in plans):
+        raise RequestError(
+            f"No case of {cohort.path} has raters, which the rule {str(rule)!r} needs.", ALLOWED, "Choose another rule."
+        )
     work = [_cases_task(group) for group in groups(plans, [plan.n_bytes for plan in plans], run)]
     statistics = chain.from_iterable(compute(work, run, "counting"))
     return CohortStatistics(dict(zip(cohort.names, statistics, strict=True)), roi=str(rule))

@@ -43,8 +43,8 @@ def evaluate(
         Names of metrics and suites; all of ours that need no voxels by default. Metrics of volumes are undefined for
         statistics.
     roi
-        Rule of the region of interest. For a cohort the one that a suite among the metrics prefers by default, or
-        "full"; for statistics the one that they were made with, and no other.
+        Rule of the region of interest. For a cohort, by default the one that the metrics are meant for, or "full"; for
+        statistics the one that they were made with, and no other.
     kernel
         Name of the kernel.
     on_invalid
@@ -88,7 +88,7 @@ def evaluate(
     of_volumes = [metric for metric in resolved if isinstance(metric, VolumeMetric)]
     if of_volumes:
         require_measurable(on_invalid)
-    rule = roi or metrics_.preferred_roi(wanted) or "full"
+    rule = metrics_.preferred_roi(resolved) if roi is None else roi
     statistics = accumulate(source, roi=rule, kernel=kernel, on_invalid=on_invalid, workers=workers, progress=progress)
     measured = (
         measure(

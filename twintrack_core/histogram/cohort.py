@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from twintrack_core.errors import RequestError
 from twintrack_core.histogram.cells import concatenate
 from twintrack_core.histogram.joint import JointHistogram
 from twintrack_core.names import check_case_name, some
+
+_TOO_MANY = 2.0**62  # voxels of all cases together, whose counts are added as int64
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class CaseStatistics:
     Raises
     ------
     RequestError
-        For a spacing that is not three lengths above 0, attributes JSON cannot hold, a shape that is none, or marks
-        that do not lie in it.
+        For a spacing that is not three lengths above 0, attributes JSON cannot hold, a shape that does not hold
+        the voxels, or marks that do not lie in it.
     """
 
     histogram: JointHistogram
@@ -60,7 +63,9 @@ class CaseStatistics:
             raise RequestError(f"The attributes cannot be kept: {error}.", "Allowed: what JSON can hold.") from error
         object.__setattr__(self, "spacing_mm", spacing)
         object.__setattr__(self, "attributes", attributes)
-        _check_extent(self.shape, self.marks)
+        shape, marks = _extent(self.shape, self.marks, self.histogram.n_voxels)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "marks", marks)
 
     @property
     def voxel_mm3(self) -> float:
@@ -72,19 +77,26 @@ class CaseStatistics:
         return replace(self, histogram=self.histogram.relabel(codes))
 
 
-def _check_extent(shape: Any, marks: Any) -> None:
-    """Refuse a shape or marks that are none; marks lie inside the shape."""
-    if shape is not None and (len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape)):
-        raise RequestError(f"The shape {shape!r:.80} is none.", "Allowed: three numbers of voxels.")
-    if marks is None:
-        return
-    if shape is None or len(marks) != 3:
-        raise RequestError(f"The marks {marks!r:.80} lie in no volume.", "Allowed: three pairs, and a shape.")
-    for pair, size in zip(marks, shape, strict=True):
-        if len(pair) != 2 or not all(type(index) is int for index in pair) or not 0 <= pair[0] <= pair[1] < size:
-            raise RequestError(
-                f"The marks {marks!r:.80} do not lie in the shape {shape!r}.", "Allowed: first and last index."
-            )
+def _extent(shape: Any, marks: Any, n_voxels: int) -> tuple[Any, Any]:
+    """Return a shape and marks as tuples of integers, if there are such; marks lie inside the shape."""
+    if shape is None:
+        if marks is not None:
+            raise RequestError(f"The marks {marks!r:.80} lie in no volume.", "Allowed: marks with a shape.")
+        return None, None
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+        pairs = None if marks is None else tuple((operator.index(low), operator.index(high)) for low, high in marks)
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"The shape is {shape!r:.80}, the marks {marks!r:.80}.", "Allowed: three integers, and three pairs of such."
+        ) from error
+    if len(sizes) != 3 or min(sizes) < 1 or math.prod(sizes) < n_voxels:
+        raise RequestError(f"The shape {shape!r:.80} does not hold {n_voxels} voxels.", "Allowed: three sizes that do.")
+    if pairs is not None and (
+        len(pairs) != 3 or not all(0 <= low <= high < size for (low, high), size in zip(pairs, sizes, strict=True))
+    ):
+        raise RequestError(f"The marks {marks!r:.80} do not lie in {sizes}.", "Allowed: first and last index per axis.")
+    return sizes, pairs
 
 
 class CohortStatistics:
@@ -103,7 +115,7 @@ class CohortStatistics:
     Raises
     ------
     RequestError
-        For a rule that is no text.
+        For a rule that is no text, or cases whose voxels, pooled, int64 could not count.
     StoreError
         For names that cannot be those of cases, see `check_case_name`.
     """
@@ -113,6 +125,9 @@ class CohortStatistics:
             raise RequestError(f"The region of interest is {roi!r:.80}.", "Allowed: the rule that made the statistics.")
         for name in cases:
             check_case_name(name, "Statistics")
+        total = sum(float(case.histogram.count.sum(dtype=np.float64)) for case in cases.values())
+        if total >= _TOO_MANY:
+            raise RequestError(f"The {len(cases)} cases have {total:.3g} voxels.", "Allowed: fewer than 2^62.")
         self._cases = dict(sorted(cases.items()))
         self._roi = roi
 

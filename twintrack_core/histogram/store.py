@@ -179,26 +179,17 @@ def _read_case(folder: Path, entry: Any, cells: Cells) -> tuple[str, CaseStatist
     lengths = isinstance(spacing, list) and all(type(length) in (int, float) for length in spacing)
     if not isinstance(raters, list) or not isinstance(spacing, list) or not lengths or not isinstance(attributes, dict):
         raise _damaged(folder, f"{where}: raters and spacing_mm must be lists, attributes an object")
-    shape, marks = entry.get("shape"), entry.get("marks")  # which older statistics lack
-    if not isinstance(shape, list | None) or not (marks is None or _are_lists(marks)):
-        raise _damaged(folder, f"{where}: shape and marks must be lists, or null")
-    extent: dict[str, Any] = {
-        "shape": None if shape is None else tuple(shape),
-        "marks": None if marks is None else tuple(map(tuple, marks)),
-    }
+    shape: Any = entry.get("shape")  # which older statistics lack, as they do marks
+    marks: Any = entry.get("marks")
     try:
         histogram = JointHistogram.from_cells(region, code, pattern, count, raters)
-        case = CaseStatistics(histogram, tuple(spacing), attributes, **extent)  # it checks what is in them
+        case = CaseStatistics(histogram, tuple(spacing), attributes, shape, marks)  # it checks what is in them
     except (RequestError, OverflowError) as error:
         reason = error.what if isinstance(error, RequestError) else str(error)
         raise _damaged(folder, f"{where}: {reason.rstrip('.')}") from error
     if entry.get("voxels") != {"whole": histogram.n_voxels, "roi": histogram.n_inside}:
         raise _damaged(folder, f"{where}: its cells do not hold the {entry.get('voxels')!r:.80} voxels it should have")
     return name, case
-
-
-def _are_lists(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, list) for value in values)
 
 
 def _damaged(folder: Path, why: str) -> StoreError:

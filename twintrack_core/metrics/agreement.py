@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.errors import FitError
-from twintrack_core.metrics.cells import ScoredCells
+from twintrack_core.metrics.cells import ScoredCells, within
 from twintrack_core.metrics.metric import Metric, Result, Undefined
 from twintrack_core.metrics.raters import with_rater
 from twintrack_core.targets import staple
@@ -95,11 +95,13 @@ def staple_sensitivity_of_rater(cells: ScoredCells, rater: str) -> float:
 
     STAPLE is estimated over the whole volume of each case; the sums are over the region.
     """
+    cells.require_rater(rater)
     return _rate(_against_staple(cells, marked=True), rater)
 
 
 def staple_specificity_of_rater(cells: ScoredCells, rater: str) -> float:
     """Specificity of a rater to STAPLE: as `staple_sensitivity_of_rater`, of 1 - W and what the rater left unmarked."""
+    cells.require_rater(rater)
     return _rate(_against_staple(cells, marked=False), rater)
 
 
@@ -116,16 +118,21 @@ def staple_specificity(cells: ScoredCells) -> float:
 def _against_staple(cells: ScoredCells, *, marked: bool) -> dict[str, tuple[float, float]]:
     """Return of each rater the sum of W, or of 1 - W, where the rater agrees, and everywhere in the rater's cases.
 
+    Cases without a mark are left out: they have no STAPLE.
+
     Cases with one or two raters are left out: their marks do not determine STAPLE, which then ends, after thousands of
     iterations, somewhere that follows from the rates it starts with.
     """
     cases = [case for case in cells.cases if len(case.histogram.raters) > 2]
     if not cases:
         raise FitError("it takes 3 raters or more for their marks to determine STAPLE")
+    marked_cases = [case for case in cases if case.histogram.pattern.any()]
+    if not marked_cases:
+        raise FitError("STAPLE is undefined where no rater marked a voxel")
     found = dict.fromkeys(cells.raters, (0.0, 0.0))
-    for case in cases:
+    for case in marked_cases:
         histogram = case.histogram
-        inside = slice(None) if cells.region == "whole" else histogram.region == 1
+        inside = within(histogram, cells.region)
         count = np.zeros(1 << len(histogram.raters), dtype=np.int64)
         np.add.at(count, histogram.pattern[inside], histogram.count[inside])
         truth = staple(histogram.pattern_counts, len(histogram.raters)).probability
@@ -138,8 +145,6 @@ def _against_staple(cells: ScoredCells, *, marked: bool) -> dict[str, tuple[floa
 
 
 def _rate(sums: dict[str, tuple[float, float]], rater: str) -> float:
-    if rater not in sums:
-        raise FitError(f"there is no rater {rater!r}")
     return _mean_rate({rater: sums[rater]})
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import CODE_VALUES, N_CODES
 from twintrack_core.errors import FitError
-from twintrack_core.histogram import CaseStatistics, RegionName
+from twintrack_core.histogram import CaseStatistics, JointHistogram, RegionName
 from twintrack_core.metrics.once import Once
+from twintrack_core.names import some
 from twintrack_core.targets import target_values
 
 _Number = TypeVar("_Number", int, float)
@@ -131,6 +132,17 @@ class ScoredCells(Once):
         """Names of everybody who rated a case, sorted."""
         return tuple(sorted({rater for case in self.cases for rater in case.histogram.raters}))
 
+    def require_rater(self, name: str) -> None:
+        """Refuse the name of a rater who rated no case.
+
+        Raises
+        ------
+        FitError
+            Metrics that let it pass are undefined then.
+        """
+        if name not in self.raters:
+            raise FitError(f"there is no rater {name!r} among {some(self.raters)}")
+
     @cached_property
     def scores(self) -> Scores:
         """The voxels grouped by score alone."""
@@ -141,7 +153,7 @@ class ScoredCells(Once):
             total += table @ np.arange(n_raters + 1.0) / n_raters  # marks may be more than int64 can count
         present = np.flatnonzero(voxels)
         mean = np.minimum(total[present] / voxels[present], 1.0)  # rounding may carry a mean of ones past 1
-        return Scores(CODE_VALUES[present], voxels[present], mean)
+        return Scores(*_read_only(CODE_VALUES[present], voxels[present], mean))
 
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
@@ -151,9 +163,9 @@ class ScoredCells(Once):
             raters = tuple(sorted(case.histogram.raters))
             histogram = case.histogram.reorder_raters(raters)
             counts = found.setdefault(raters, np.zeros(1 << len(raters), dtype=np.int64))
-            inside = slice(None) if self.region == "whole" else histogram.region == 1
+            inside = within(histogram, self.region)
             np.add.at(counts, histogram.pattern[inside], histogram.count[inside])
-        return tuple(Panel(raters, counts) for raters, counts in sorted(found.items()))
+        return tuple(Panel(raters, *_read_only(counts)) for raters, counts in sorted(found.items()))
 
     def labelled(self, consensus: str) -> LabelledScores:
         """Tell the voxels apart by a rater or a consensus.
@@ -162,7 +174,8 @@ class ScoredCells(Once):
         ----------
         consensus
             "majority", "staple" (a STAPLE probability of 0.5 or more, estimated over each case's whole volume) or
-            "rater:NAME"; see `twintrack_core.targets`.
+            "rater:NAME"; see `twintrack_core.targets`. Among several cases, nothing is marked in one without a mark,
+            though it has no STAPLE.
 
         Raises
         ------
@@ -175,18 +188,19 @@ class ScoredCells(Once):
 
     def _label(self, consensus: str) -> LabelledScores:
         name = consensus.removeprefix("rater:")
-        cases = [case for case in self.cases if name == consensus or name in case.histogram.raters]
-        if not cases:
-            raise FitError(f"there is no rater {name!r}")
+        if name != consensus:
+            self.require_rater(name)
         table = np.zeros((2, N_CODES), dtype=np.int64)
-        for case in cases:
+        for case in self.cases:
             histogram = case.histogram
-            label = (target_values(histogram, consensus) >= 0.5).astype(np.intp)
-            inside = slice(None) if self.region == "whole" else histogram.region == 1
-            place = label[histogram.pattern[inside]] * N_CODES + histogram.code[inside]
-            np.add.at(table.reshape(-1), place, histogram.count[inside])
+            if name == consensus or name in histogram.raters:
+                unmarked = consensus == "staple" and len(self.cases) > 1 and not histogram.pattern.any()
+                values = np.zeros(1) if unmarked else target_values(histogram, consensus)
+                inside = within(histogram, self.region)
+                place = (values >= 0.5).astype(np.intp)[histogram.pattern[inside]] * N_CODES + histogram.code[inside]
+                np.add.at(table.reshape(-1), place, histogram.count[inside])
         present = np.flatnonzero(table.any(axis=0))
-        return LabelledScores(CODE_VALUES[present], table[1, present], table[0, present])
+        return LabelledScores(*_read_only(CODE_VALUES[present], table[1, present], table[0, present]))
 
     @cached_property
     def _tables(self) -> dict[int, npt.NDArray[np.int64]]:
@@ -196,8 +210,7 @@ class ScoredCells(Once):
             histogram = case.histogram
             n_raters = len(histogram.raters)
             table = tables.setdefault(n_raters, np.zeros((N_CODES, n_raters + 1), dtype=np.int64))
-            # "whole" needs no folding first: the cells of both regions meet here.
-            inside = slice(None) if self.region == "whole" else histogram.region == 1
+            inside = within(histogram, self.region)
             place = histogram.code[inside].astype(np.intp) * (n_raters + 1)
             place += np.bitwise_count(histogram.pattern[inside])
             np.add.at(table.reshape(-1), place, histogram.count[inside])
@@ -213,7 +226,21 @@ class ScoredCells(Once):
             score.append(CODE_VALUES[code])
             mhr.append(marks / n_raters)
             count.append(flat[place])
-        return np.concatenate(score), np.concatenate(mhr), np.concatenate(count)
+        columns = np.concatenate(score), np.concatenate(mhr), np.concatenate(count)
+        _read_only(*columns)
+        return columns
+
+
+def within(histogram: JointHistogram, region: RegionName) -> slice | npt.NDArray[np.bool_]:
+    """Return which cells of a histogram lie in a region; those of "whole" are not folded, and may share a place."""
+    return slice(None) if region == "whole" else histogram.region == 1
+
+
+def _read_only(*arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """Return arrays that several metrics are given, so that none can change them for the others."""
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 def _common(values: Sequence[_Number]) -> _Number | None:

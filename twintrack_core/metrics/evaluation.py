@@ -145,6 +145,8 @@ def evaluate(
 def variants(maps: CalibrationMap | Mapping[str, CalibrationMap] | None) -> dict[str, CalibrationMap | None]:
     """Return what is evaluated under which name: the raw scores first, which have no map."""
     named = {"": maps} if isinstance(maps, CalibrationMap) else (maps or {})
+    if not isinstance(named, Mapping) or not all(isinstance(item, CalibrationMap) for item in named.values()):
+        raise RequestError(f"The maps are {maps!r:.120}.", "Allowed: a CalibrationMap, or a mapping of names to such.")
     found: dict[str, CalibrationMap | None] = {RAW: None}
     for name, calibration in named.items():
         found[CALIBRATED if len(named) == 1 else f"{CALIBRATED}:{name}"] = calibration
@@ -181,8 +183,17 @@ def _summary_rows(
         for metric in _taken_over(region, metrics):
             defined = values[metric.name, region]
             mean = float(np.mean(defined)) if defined else None
-            pooled, why = _value(_CASE_BY_CASE if isinstance(metric, VolumeMetric) else metric(cells))
+            pooled, why = _value(_pooled(metric, cells))
             yield SummaryRow(metric.name, variant, region, mean, pooled, len(defined), why)
+
+
+def _pooled(metric: AnyMetric, cells: ScoredCells) -> Result:
+    if isinstance(metric, VolumeMetric) or not metric.pooled:
+        return _CASE_BY_CASE
+    try:
+        return metric(cells)
+    except TwinTrackError as error:
+        raise type(error)(f"All cases pooled: {error.what}", error.allowed, error.action) from error
 
 
 def _taken_over(region: RegionName, metrics: Sequence[AnyMetric]) -> list[AnyMetric]:

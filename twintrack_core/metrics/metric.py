@@ -73,6 +73,9 @@ class Metric(_Described):
         What it is taken over.
     pooled
         Whether it means something for the voxels of several cases taken as one volume.
+    roi
+        Rule of the region of interest that it is meant for, which a cohort is counted under unless another is asked
+        for; None if any will do.
     argument
         What may follow the name and a colon, for example "NAME" of a rater; None if nothing may.
     with_argument
@@ -82,6 +85,7 @@ class Metric(_Described):
     function: Callable[[ScoredCells], Result]
     regions: tuple[RegionName, ...] = ("whole", "roi")
     pooled: bool = True
+    roi: str | None = None
     argument: str | None = None
     with_argument: Callable[[str], Metric] | None = None
 
@@ -147,8 +151,6 @@ class Suite:
         Name in requests.
     metrics
         Names of the metrics.
-    roi
-        Rule of the region of interest to count a cohort under unless another is asked for; None for no preference.
     description
         One line.
     """
@@ -156,7 +158,6 @@ class Suite:
     name: str
     metrics: tuple[str, ...]
     description: str
-    roi: str | None = None
 
 
 def _checked(name: str, compute: Callable[[], Result]) -> Result:
@@ -170,9 +171,9 @@ def _checked(name: str, compute: Callable[[], Result]) -> Result:
         return Undefined(error.what.rstrip("."))
     except TwinTrackError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
-            f"The metric {name!r} failed: {error!r}.", None, "Leave it out, or report this to those who made it."
+            f"The metric {name!r} failed: {error!r:.200}.", None, "Leave it out, or report this to those who made it."
         ) from error
     if not math.isfinite(value):
         return Undefined(f"the value is {value}")

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import entr
 
 from twintrack_core.codes import CODE_VALUES
 from twintrack_core.metrics.cells import ScoredCells
@@ -81,8 +82,6 @@ def _entropy_of_mhr(cells: ScoredCells) -> float:
 
 def entropy(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the binary entropy of (n,) probabilities, in nats."""
-    from scipy.special import entr
-
     return np.asarray(entr(p) + entr(1 - p))
 
 

@@ -164,8 +164,7 @@ class _LeftOut:
 
 
 def _without(cells: ScoredCells, rater: str) -> _LeftOut:
-    if rater not in cells.raters:
-        raise FitError(f"there is no rater {rater!r}")
+    cells.require_rater(rater)
     found = _left_out(cells).get(rater)
     if found is None:
         raise FitError("there is no other rater")

@@ -51,6 +51,8 @@ def get(name: str) -> AnyMetric | Suite:
     PluginError
         If the one that another distribution offers cannot be used.
     """
+    if not isinstance(name, str):
+        raise RequestError(f"A metric is asked for as {name!r:.80}.", "Allowed: its name.")
     base, colon, argument = name.partition(":")
     found = METRICS.get(base)
     if not colon:
@@ -71,6 +73,8 @@ def get(name: str) -> AnyMetric | Suite:
 
 def resolve(wanted: Iterable[str] | None) -> tuple[AnyMetric, ...]:
     """Return metrics by name, each once, those of a suite in its place; for None all of ours that need but a table."""
+    if isinstance(wanted, str):
+        raise RequestError(f"The metrics are {wanted!r:.80}.", "Allowed: a list of names.", f"Pass [{wanted!r:.80}].")
     if wanted is None:
         return tuple(metric for metric in _OURS.values() if isinstance(metric, Metric))
     found: dict[str, AnyMetric] = {}
@@ -89,10 +93,9 @@ def _members(suite: Suite) -> list[AnyMetric]:
     return metrics
 
 
-def preferred_roi(wanted: Iterable[str] | None) -> str | None:
-    """Return the rule of the region of interest that the first suite asked for prefers; None without one."""
-    suites = [item for item in map(get, wanted or ()) if isinstance(item, Suite)]
-    return next((suite.roi for suite in suites if suite.roi), None)
+def preferred_roi(metrics: Iterable[AnyMetric]) -> str:
+    """Return the rule of the region of interest that the first metric with one is meant for; "full" without one."""
+    return next((metric.roi for metric in metrics if isinstance(metric, Metric) and metric.roi), "full")
 
 
 def _check(name: str, metric: Any) -> str | None:

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import dct, next_fast_len
 
 from twintrack_core.metrics.cells import ScoredCells
 from twintrack_core.metrics.metric import Metric
@@ -93,8 +94,6 @@ class _Smoother:
     """
 
     def __init__(self, place: _Values, mass: _Values, width: float, narrowest: float) -> None:
-        from scipy.fft import dct, next_fast_len
-
         meeting = np.flatnonzero(np.diff(place) < _APART * width)
         stop = int(meeting[-1]) + 2 if len(meeting) else 0
         self._alone = float(np.abs(mass[stop:]).sum())
@@ -115,8 +114,6 @@ class _Smoother:
 
     def error(self, width: float) -> float:
         """Return the integral of the absolute value of what is smoothed."""
-        from scipy.fft import dct
-
         if not len(self._cosines):
             return self._alone
         # The reflected Gaussian is the heat kernel of an interval with insulated ends: cosines diagonalise it.

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import digamma
 
 from twintrack_core.codes import MAX_RATERS
 from twintrack_core.errors import FitError, RequestError
@@ -106,8 +107,6 @@ def _area(rank: _Values, loss: _Values, count: npt.NDArray[np.int64]) -> float:
 
 def _harmonic(n: npt.NDArray[np.int64], g: npt.NDArray[np.int64]) -> _Values:
     """Return 1 / (n + 1) + ... + 1 / (n + g)."""
-    from scipy.special import digamma
-
     a = np.asarray(n + 1, dtype=np.float64)
     b = np.asarray(n + g + 1, dtype=np.float64)
     # As a difference of digamma functions it loses its digits where n is large.

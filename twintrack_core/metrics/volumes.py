@@ -79,6 +79,12 @@ class CaseVolumes(Once):
         _require(not (np.diff(self.values) < 0).any(), "values", "decreasing", "a non-decreasing table")
         lengths_fit = len(self.spacing_mm) == 3 and all(0 < length < math.inf for length in self.spacing_mm)
         _require(lengths_fit, "spacing_mm", self.spacing_mm, "three finite lengths above 0, in mm")
+        for name in ("codes", "votes", "vessels", "values"):
+            array = getattr(self, name)
+            if array is not None and array.flags.writeable:  # a view that no metric can change for the others
+                array = array.view()
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
         if self.shape is None:
             object.__setattr__(self, "shape", self.codes.shape)
         inside = len(self.start) == len(self._shape) == 3 and all(

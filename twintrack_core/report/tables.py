@@ -26,7 +26,7 @@ def case_tables(evaluation: Evaluation, *, roi: str) -> str:
     view = _View.of(evaluation, roi)
     blocks = []
     for metric in view.metrics.values():
-        columns = [column for column in view.columns if (metric.name, *column) in view.totals]
+        columns = view.columns_of(metric)
         totals = [view.totals[metric.name, *column] for column in columns]
         lines = [
             [_titled(metric), *view.titles(columns)],
@@ -39,8 +39,8 @@ def case_tables(evaluation: Evaluation, *, roi: str) -> str:
         if pools:
             lines.append(["pooled", *(_number(total.pooled) for total in totals)])
         blocks.append(_aligned(lines))
-        rows = [row for row in evaluation.rows if row.metric == metric.name]
-        blocks.append(_remarks(rows, totals if pools else (), columns))
+        rows = [row for row in evaluation.rows if row.metric == metric.name and (row.region, row.variant) in columns]
+        blocks.append(_remarks(rows, totals if pools else (), len(view.cases)))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -51,7 +51,13 @@ def summary_table(evaluation: Evaluation, *, roi: str) -> str:
     for metric in view.metrics.values():
         cells = [_mean(view, metric, column) for column in view.columns]
         lines.append([_titled(metric), metric.better, *cells])
-    return _aligned(lines)
+    missing: dict[str, list[str]] = {}
+    for metric in view.metrics.values():
+        if all(view.totals[metric.name, *column].mean is None for column in view.columns_of(metric)):
+            reasons = _distinct(row.why for row in evaluation.rows if row.metric == metric.name and row.why)
+            missing.setdefault("; ".join(reasons), []).append(metric.name)
+    remarks = "\n".join(f"  - {', '.join(names)}: {why}" for why, names in missing.items())
+    return f"{_aligned(lines)}\n\n{remarks}" if remarks else _aligned(lines)
 
 
 def rows_as_csv(evaluation: Evaluation) -> str:
@@ -100,6 +106,10 @@ class _View:
     def titles(self, columns: Sequence[Column]) -> list[str]:
         return [f"{'whole volume' if region == 'whole' else self.roi}: {variant}" for region, variant in columns]
 
+    def columns_of(self, metric: AnyMetric) -> list[Column]:
+        """Return the columns in which a metric is taken."""
+        return [column for column in self.columns if (metric.name, *column) in self.totals]
+
     def value(self, metric: AnyMetric, case: str, column: Column) -> float | None:
         return self.values[metric.name, case, *column]
 
@@ -128,13 +138,21 @@ def _mean(view: _View, metric: AnyMetric, column: Column) -> str:
     return f"{text} ({sum(gain(raw, new) for raw, new in defined)} of {len(defined)} better)"
 
 
-def _remarks(rows: Sequence[Row], totals: Sequence[SummaryRow], columns: Sequence[Column]) -> str:
-    """Say why values are missing, and what should be known of the pooled ones."""
+def _remarks(rows: Sequence[Row], totals: Sequence[SummaryRow], n_cases: int) -> str:
+    """Say why values are missing, what should be known of others, and what of the pooled ones."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
-        if row.why and row.value is None and (row.region, row.variant) in columns:
+        if row.why and row.value is None:
             reasons.setdefault(row.why, []).append(row.case)
-    remarks = [f"{', '.join(_distinct(cases))}: {why}" for why, cases in reasons.items()]
+    remarks = []
+    for why, found in reasons.items():
+        cases = _distinct(found)
+        remarks.append(f"{'all cases' if len(cases) == n_cases else ', '.join(cases)}: {why}")
+    noted = [row for row in rows if row.why and row.value is not None]
+    if noted:
+        first = noted[0]
+        more = f", and so on in {len(noted)} values; --json or -o has all of them" if len(noted) > 1 else ""
+        remarks.append(f"{first.case}, {first.region}, {first.variant}: {first.why}{more}")
     notes: dict[str, list[str]] = {}
     for total in totals:
         if total.why:

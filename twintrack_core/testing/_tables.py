@@ -65,7 +65,7 @@ def tables() -> Iterator[Table]:
     yield Table("no voxels", (_case([], 0, 3),))
     yield Table("no raters", (_case(codes, 0, 0),))
     marks = ((2, 5), (0, 9), (3, 3))
-    boxed = CaseStatistics(_background(rng).histogram, (3.0, 0.7, 0.8), {"site": "A"}, (20, 40, 50), marks)
+    boxed = CaseStatistics(_background(rng).histogram, (3.0, 0.7, 0.8), {"site": "A"}, (200, 400, 500), marks)
     yield Table("a region around the marks", (boxed,), "raters+2")
     same = [_case(codes, _patterns(rng, 400, 3), 3) for _ in range(3)]
     turned = CaseStatistics(same[0].histogram.reorder_raters(("cy", "ann", "bob")), (5.0, 1.0, 1.0))

@@ -133,19 +133,25 @@ class MetricConformance:
                 _check_result(made, given.words, _take(made, given.words, given.make()))
 
     def test_suite(self) -> None:
-        """The metrics of a suite are there, and its region of interest is one."""
+        """The metrics of a suite are there."""
         if not isinstance(self.metric, Suite):
             return
-        from twintrack_core.cohort.roi import parse_roi
-
         try:
             found = resolve(self.metric.metrics)
-            if self.metric.roi is not None:
-                parse_roi(self.metric.roi)
         except TwinTrackError as error:
             raise AssertionError(f"{self.metric.name}: {error}") from error
         if not found:
             fail(self.metric.name, "has no metrics")
+
+    def test_roi(self) -> None:
+        """The rule of the region of interest that a metric is meant for is one."""
+        from twintrack_core.cohort.roi import parse_roi
+
+        if isinstance(self.metric, Metric) and self.metric.roi is not None:
+            try:
+                parse_roi(self.metric.roi)
+            except TwinTrackError as error:
+                raise AssertionError(f"{self.metric.name}: {error}") from error
 
 
 def check_metric(metric: Metric | VolumeMetric | Suite) -> None:

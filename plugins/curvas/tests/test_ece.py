@@ -183,7 +183,7 @@ def test_other_rules_of_the_region_are_refused(cells_of: Callable[..., ScoredCel
         for roi, named in (("full", "'full'"), ("raters+10", "'raters+10'"), (None, "unknown")):
             said = why(metric(ScoredCells.of([case], "roi", roi)))
             assert named in said
-            assert said.endswith("accumulate with --roi raters+20")
+            assert said.endswith("count the cohort with --roi raters+20")
 
 
 def test_without_marks_or_without_knowing_where_they_lie(count: Any) -> None:
@@ -222,6 +222,6 @@ def test_pooled_over_the_cases_that_a_rater_saw(count: Any) -> None:
 def test_large_counts_are_exact(large: int) -> None:
     # 100 voxels of a score of 1 are wrong, among more than float32 can count.
     histogram = JointHistogram.from_cells([1, 1], [15360, 15360], [1, 0], [large, 100], ["a"])
-    case = CaseStatistics(histogram, (1, 1, 1), {}, (50, 50, 50), ((20, 30),) * 3)
+    case = CaseStatistics(histogram, (1, 1, 1), {}, (5000, 5000, 5000), ((20, 30),) * 3)
     for metric in (ECE_OFFICIAL, ECE_EXACT):
         assert metric(ScoredCells.of([case], "roi", "raters+20")) == pytest.approx(100 / (large + 100), rel=1e-14)

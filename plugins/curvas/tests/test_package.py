@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import twintrack_curvas
-from twintrack_core.metrics import Metric, Suite, VolumeMetric
+from twintrack_core.metrics import Metric, Suite, VolumeMetric, preferred_roi, resolve
 
 ALLOWED = {
     "twintrack_core",
@@ -61,7 +61,8 @@ def test_entry_points() -> None:
     metrics = {entry.name: entry.load() for entry in entries.select(group="twintrack.metrics")}
     suite = metrics.pop("curvas")
     assert isinstance(suite, Suite)
-    assert (suite.name, suite.roi) == ("curvas", "raters+20")
+    assert suite.name == "curvas"
+    assert preferred_roi(resolve(suite.metrics)) == "raters+20"
     assert set(suite.metrics) == {"tdsc", *metrics}
     for name, metric in metrics.items():
         assert isinstance(metric, Metric | VolumeMetric)

@@ -164,6 +164,13 @@ def test_what_is_missing(tmp_path: Path) -> None:
             call()
 
 
+def test_a_vessel_map_that_was_named_and_is_nowhere(tmp_path: Path) -> None:
+    case(tmp_path, "a")
+    assert CurvasReader(tmp_path).case_names() == ("a",)
+    with pytest.raises(RequestError, match=r"No case in .* has a vessel map portal\.nii\.gz"):
+        CurvasReader(tmp_path, vessels="portal.nii.gz").case_names()
+
+
 def test_raters_that_only_some_cases_have(tmp_path: Path) -> None:
     case(tmp_path, "a")
     (case(tmp_path, "b") / "annotation_4.nii.gz").unlink()

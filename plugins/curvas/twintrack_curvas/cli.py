@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twintrack_core.errors import RequestError, TwinTrackError
-from twintrack_curvas.ranking import Ranking, rank, read_evaluation
+from twintrack_curvas.ranking import Ranking, Standing, rank, read_evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def table(ranking: Ranking) -> str:
         [
             placing.name,
             f"{placing.mean_rank:.2f}",
-            *(f"{standing.mean:.4g} ({standing.rank:g})" for standing in placing.metrics.values()),
+            *(_cell(standing, ranking.cases) for standing in placing.metrics.values()),
         ]
         for placing in ranking.placings
     ]
@@ -43,6 +43,12 @@ def table(ranking: Ranking) -> str:
         cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *cells]))
     return "\n".join([*lines, *ranking.notes])
+
+
+def _cell(standing: Standing, cases: int) -> str:
+    """Return mean and rank, and of how many cases the mean is where that is not all of them."""
+    defined = f" of {standing.defined}" if standing.defined < cases else ""
+    return f"{standing.mean:.4g}{defined} ({standing.rank:g})"
 
 
 def _evaluations(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -95,7 +95,7 @@ def _wrong_rule(cells: ScoredCells) -> Undefined | None:
     if cells.roi == _RULE:
         return None
     found = "an unknown region of interest" if cells.roi is None else f"the region of interest {cells.roi!r}"
-    return Undefined(f"it is taken in the challenge's box, not in {found}: accumulate with --roi {_RULE}")
+    return Undefined(f"it is taken in the challenge's box, not in {found}: count the cohort with --roi {_RULE}")
 
 
 def _wrong_box(case: CaseStatistics) -> Undefined | None:
@@ -132,6 +132,7 @@ ECE_OFFICIAL = Metric(
     description="Multi-rater ECE of the top class, 50 bins, as the challenge's evaluation gives it",
     source=_SOURCE,
     regions=("roi",),
+    roi=_RULE,
     pooled=False,  # the evaluation takes it case by case
 )
 
@@ -144,4 +145,5 @@ ECE_EXACT = Metric(
     description="Multi-rater ECE of the top class, 50 bins, in the box around the marks clamped to the volume",
     source=_SOURCE,
     regions=("roi",),
+    roi=_RULE,
 )

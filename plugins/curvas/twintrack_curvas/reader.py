@@ -22,6 +22,7 @@ from twintrack_core.cohort import (
 )
 from twintrack_core.errors import RequestError
 
+_VESSELS = "vessels.nii.gz"
 _IMAGE = "image.nii.gz"
 _ANNOTATION = re.compile(r"(annotation_([0-9]{1,6}))\.nii\.gz")
 _MAX_RATERS = 8
@@ -61,7 +62,7 @@ class CurvasReader:
     folder: Path
     cases: tuple[str, ...] = field(default=(), kw_only=True)
     prediction: str = field(default="prediction*.nii.gz", kw_only=True)
-    vessels: str = field(default="vessels.nii.gz", kw_only=True)
+    vessels: str = field(default=_VESSELS, kw_only=True)
     label: str = field(default="", kw_only=True)
     missing_rater: str = field(default="error", kw_only=True)
 
@@ -100,6 +101,12 @@ class CurvasReader:
             self._predictions(name)
         if self.missing_rater == "error":
             self._check_raters(raters)
+        # The usual name may be missing; one that was asked for is not there by mistake.
+        if self.vessels != _VESSELS and not any((self.folder / name / self.vessels).is_file() for name in names):
+            raise RequestError(
+                f"No case in {self.folder} has a vessel map {self.vessels}.",
+                "Allowed: a file that a case has.",
+            )
         return names
 
     def read(self, name: str) -> Case:

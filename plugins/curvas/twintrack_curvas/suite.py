@@ -17,6 +17,5 @@ SUITE = Suite(
         "vi_official",
         "vi_exact",
     ),
-    roi="raters+20",
     description="The metrics of the CURVAS-PDACVI challenge, as its evaluation gives them and as they are meant",
 )

@@ -13,7 +13,7 @@ from twintrack_curvas.normals import exact_distance, official_distance
 VESSELS = {1: "portal_vein", 2: "smv", 3: "aorta", 4: "celiac_trunk", 5: "sma"}
 """Names of the vessels by label."""
 
-_MAX_DEGREES = 1440.0  # a pixel of the edge may count four times
+_MAX_DEGREES = 361.0  # angles may be larger, but not distances on the grid, or a mean within a step of its end
 
 
 def vi(volumes: CaseVolumes, labels: tuple[int, ...] = tuple(VESSELS), *, official: bool) -> Result:
