@@ -8,7 +8,7 @@ import pytest
 from twintrack_core.codes import CODE_ONE, CODE_VALUES, encode
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.metrics import ScoredCells
-from twintrack_core.metrics.reliability import reliability, reliability_band
+from twintrack_core.metrics.reliability import reliability_band, reliability_of
 
 
 def case(seed: int, n_raters: int = 3) -> CaseStatistics:
@@ -21,7 +21,7 @@ def case(seed: int, n_raters: int = 3) -> CaseStatistics:
 @pytest.mark.parametrize("region", ["whole", "roi"])
 def test_bins_are_those_of_the_voxels(region: str) -> None:
     cases = [case(0, 3), case(1, 2)]
-    found = reliability(ScoredCells.of(cases, "roi" if region == "roi" else "whole"))
+    found = reliability_of(ScoredCells.of(cases, "roi" if region == "roi" else "whole"))
     p, m = [], []
     for histogram in (case.histogram for case in cases):
         times = histogram.count * (histogram.region >= (region == "roi"))
@@ -42,7 +42,7 @@ def test_bins_are_those_of_the_voxels(region: str) -> None:
 
 def test_the_spread_of_voxels_alike_is_zero_however_many_they_are() -> None:
     histogram = JointHistogram.from_cells([1, 1], [0, CODE_ONE], [1, 7], [2**58, 2**45], ["a", "b", "c"])
-    found = reliability(ScoredCells.of([CaseStatistics(histogram)]))
+    found = reliability_of(ScoredCells.of([CaseStatistics(histogram)]))
     assert found.voxels[[0, 14]].tolist() == [2**58, 2**45]
     assert found.spread_mhr[[0, 14]].tolist() == [0, 0]
 
@@ -55,7 +55,7 @@ def test_the_band_is_that_of_cases_drawn_one_by_one() -> None:
     rated = [case for case in cases.values() if case.histogram.raters]
     rng = np.random.default_rng(5)
     drawn = np.array(
-        [reliability(ScoredCells.of([rated[k] for k in rng.integers(0, 5, 5)], "roi")).mean_mhr for _ in range(400)]
+        [reliability_of(ScoredCells.of([rated[k] for k in rng.integers(0, 5, 5)], "roi")).mean_mhr for _ in range(400)]
     )
     expected = np.quantile(drawn[:, :10], [0.05, 0.95], axis=0)
     width = expected[1] - expected[0]
@@ -71,7 +71,7 @@ def test_the_band_is_the_same_every_time_and_holds_the_mean() -> None:
     assert np.array_equal(low, again[0], equal_nan=True)
     assert np.array_equal(high, again[1], equal_nan=True)
     assert not np.array_equal(low, reliability_band(statistics, "whole", seed=1)[0], equal_nan=True)
-    mean = reliability(ScoredCells.of([case for _, case in statistics.items()])).mean_mhr
+    mean = reliability_of(ScoredCells.of([case for _, case in statistics.items()])).mean_mhr
     filled = ~np.isnan(mean)
     assert (low[filled] <= mean[filled]).all()
     assert (mean[filled] <= high[filled]).all()

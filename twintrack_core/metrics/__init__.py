@@ -4,6 +4,7 @@ from twintrack_core.metrics.cells import LabelledScores, Panel, ScoredCells, Sco
 from twintrack_core.metrics.evaluation import Evaluation, Row, SummaryRow, evaluate
 from twintrack_core.metrics.metric import Metric, Noted, Result, Suite, Undefined, VolumeMetric
 from twintrack_core.metrics.registry import get, names, preferred_roi, resolve
+from twintrack_core.metrics.reliability import Reliability, reliability_band, reliability_of
 from twintrack_core.metrics.volumes import CaseVolumes
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Metric",
     "Noted",
     "Panel",
+    "Reliability",
     "Result",
     "Row",
     "ScoredCells",
@@ -25,5 +27,7 @@ __all__ = [
     "get",
     "names",
     "preferred_roi",
+    "reliability_band",
+    "reliability_of",
     "resolve",
 ]

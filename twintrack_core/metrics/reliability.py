@@ -40,7 +40,7 @@ class Reliability:
     spread_mhr: _Bins
 
 
-def reliability(cells: ScoredCells) -> Reliability:
+def reliability_of(cells: ScoredCells) -> Reliability:
     """Bin the voxels by score. Edges are compared as float64 values of the score codes; sums are float64, in order."""
     scores = cells.scores
     place = bins_of(scores.score)

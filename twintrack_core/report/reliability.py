@@ -10,7 +10,7 @@ from twintrack_core.errors import WorkError
 from twintrack_core.histogram import CohortStatistics
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics.cells import ScoredCells
-from twintrack_core.metrics.reliability import N_BINS, reliability
+from twintrack_core.metrics.reliability import N_BINS, reliability_of
 
 # Okabe and Ito's orange and blue, which differ for every kind of colour vision; shapes differ too.
 _STYLES = {"raw": ("#d55e00", "s"), "calibrated": ("#0072b2", "o")}
@@ -38,7 +38,7 @@ def reliability_diagram(
     edges = np.arange(N_BINS + 1) / N_BINS
     for name, scored in variants.items():
         colour, marker = _STYLES[name]
-        bins = reliability(ScoredCells.of([case for _, case in scored.items()], "roi"))
+        bins = reliability_of(ScoredCells.of([case for _, case in scored.items()], "roi"))
         diagram.plot(bins.mean_score, bins.mean_mhr, color=colour, marker=marker, markersize=5, label=name)
         weights.stairs(np.maximum(bins.voxels, 0.5), edges, color=colour, baseline=0.5)
     diagram.set(ylabel="mean human response", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
