@@ -50,7 +50,7 @@ def summary_table(evaluation: Evaluation, *, roi: str) -> str:
     lines = [["mean over cases", "better", *view.titles(view.columns)]]
     for metric in view.metrics.values():
         cells = [_mean(view, metric, column) for column in view.columns]
-        lines.append([_titled(metric), metric.better, *cells])
+        lines.append([_titled(metric), "-" if metric.better == "neither" else metric.better, *cells])
     missing: dict[str, list[str]] = {}
     for metric in view.metrics.values():
         if all(view.totals[metric.name, *column].mean is None for column in view.columns_of(metric)):
