@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import twintrack_core as tt
+from twintrack_core import errors
 
 PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
 FENCE = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -68,6 +69,12 @@ def test_every_file_of_the_page_is_taken(site: Path) -> None:
     assert (site / "tests" / "test_my_package.py").is_file()
 
 
+def test_all_exceptions_are_public() -> None:
+    there = {name for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, Exception)}
+    assert there == set(errors.__all__)
+    assert "`twintrack_core.errors`" in PAGE.read_text()
+
+
 def test_its_tests_pass(run: Run) -> None:
     out = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "tests")
     assert re.search(r"\d\d passed", out)
@@ -102,7 +109,7 @@ def test_the_commands_of_the_page(twintrack: Run, tmp_path: Path) -> None:
     assert tt.open_cohort(cohort)["a"].read().geometry.spacing_mm == (3.0, 0.7, 0.7)
     twintrack("fit", cohort, "-o", tmp_path / "map.json", "--calibrator", "mean_shift")
     assert tt.load_map(tmp_path / "map.json").parameters["shift"] < 0
-    found = json.loads(twintrack("evaluate", cohort, "--metrics", "my_figures", "--json"))
+    found = json.loads(twintrack("evaluate", cohort, "--metrics", "my_figures,excess:0.5", "--json"))
     values = {row["metric"]: row["value"] for row in found["rows"]}
-    assert set(values) == {"excess", "excess_mm3", "brier_mhr"}
-    assert -1 < values["excess"] < 1
+    assert set(values) == {"excess", "excess_mm3", "brier_mhr", "excess:0.5"}
+    assert -1 < values["excess:0.5"] < values["excess"] < 1

@@ -22,7 +22,7 @@ from twintrack_core.calibrators.registry import CALIBRATORS
 from twintrack_core.codes import N_CODES
 from twintrack_core.cohort.registry import OURS, READERS, make_reader
 from twintrack_core.engine.importing import import_cases
-from twintrack_core.errors import PluginError, RequestError
+from twintrack_core.errors import ImageError, PluginError, RequestError, TwinTrackError
 from twintrack_core.histogram import CaseStatistics
 from twintrack_core.kernels.registry import KERNELS
 from twintrack_core.metrics.registry import METRICS
@@ -70,11 +70,17 @@ def _with_argument(text):
     return metric(f"other:{text}")
 
 other = metric("other", argument="WORD", with_argument=_with_argument)
+nothing = metric("nothing", argument="WORD", with_argument=lambda text: None)
+renamed = metric("renamed", argument="WORD", with_argument=lambda text: metric(text))
 suite = Suite(name="suite", metrics=("largest", "brier_mhr"), description="Two")
 
 def reader(folder, *, cases=(), seed, shape="8"):
     if seed == "broken":
         raise ZeroDivisionError("no")
+    if seed == "leaving":
+        raise SystemExit(0)
+    if seed == "faulty":
+        return Faulty(shape)
     if seed == "none":
         return object()
     return Simulation(cases=1, shape=(int(shape),) * 3, raters=2, members=1, seed=int(seed))
@@ -85,6 +91,41 @@ def any_options(folder, *, cases=(), **options):
 def failing(target):
     raise ZeroDivisionError("no")
 
+def leaving(target):
+    raise SystemExit(0)
+
+def returns_none(target):
+    pass
+
+def falls(target):
+    return Knots([0.0, 1.0], [1.0, 0.0])
+
+def wordy(target):
+    raise ValueError("a long\\nstory " * 100)
+
+class Faulty:
+    def __init__(self, what):
+        self.what = what
+
+    def case_names(self):
+        if self.what == "raises":
+            raise ZeroDivisionError("no")
+        if self.what == "leaves":
+            raise SystemExit(0)
+        return {"none": None, "no": (), "numbers": (1, 2)}.get(self.what, ("a",))
+
+    def read(self, name):
+        if self.what == "missing":
+            return open("/no/such/file")
+        if self.what == "bare":
+            raise OSError("the disk has gone")
+        if self.what == "exits":
+            raise SystemExit(0)
+        return None if self.what == "no case" else Simulation(cases=1, shape=(8,) * 3, raters=2).read("case000")
+
+lost = Suite(name="lost", metrics=("largest", "there_is_not"), description="A suite of what there is not")
+empty = Suite(name="empty", metrics=(), description="A suite of nothing")
+word = Suite(name="word", metrics="largest", description="A suite of a word")
 nested = Suite(name="nested", metrics=("suite",), description="A suite of suites")
 """
 MODULES = {
@@ -243,7 +284,7 @@ def test_third_party_calibrators_and_metrics_are_used(site: Site) -> None:
     assert [metric.name for metric in metrics.resolve(["suite", "other:x"])] == ["largest", "brier_mhr", "other:x"]
     assert metrics.preferred_roi(metrics.resolve(["suite"])) == "raters+3"
     assert "largest" not in {metric.name for metric in metrics.resolve(None)}
-    with pytest.raises(PluginError, match=r"'other' failed with the argument 'broken': ZeroDivisionError"):
+    with pytest.raises(PluginError, match=r"'other' of tt-metrics 1 failed with the argument 'broken': Zero"):
         metrics.get("other:broken")
 
 
@@ -251,9 +292,9 @@ def test_what_fails_when_it_is_used_is_named(site: Site, tmp_path: Path) -> None
     site.install("tt-calibration", "1", "calibrators", failing="tt_more:failing")
     site.install("tt-metrics", "1", "metrics", nested="tt_more:nested", suite="tt_more:suite")
     histogram = tt.JointHistogram.from_arrays(np.array([0.25, 0.5]), np.array([[1, 0], [1, 0]]))
-    with pytest.raises(PluginError, match="calibrator 'failing' failed: ZeroDivisionError"):
+    with pytest.raises(PluginError, match="calibrator 'failing' of tt-calibration 1 failed: ZeroDivisionError"):
         tt.fit(histogram, "failing")
-    with pytest.raises(PluginError, match="suite 'nested' holds a suite"):
+    with pytest.raises(PluginError, match="suite 'nested' of tt-metrics 1 holds the suite 'suite'"):
         metrics.resolve(["nested"])
 
     class Failing:
@@ -263,8 +304,75 @@ def test_what_fails_when_it_is_used_is_named(site: Site, tmp_path: Path) -> None
         def read(self, name: str) -> tt.Cohort:
             raise ZeroDivisionError(name)
 
-    with pytest.raises(PluginError, match="Case a: Failing failed to read it: ZeroDivisionError"):
+    with pytest.raises(PluginError, match="Failing failed to read case a: ZeroDivisionError"):
         import_cases(Failing(), tmp_path / "cohort.zarr")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("failing", r"failed: ZeroDivisionError\('no'\)"),
+        ("leaving", r"failed: SystemExit\(0\)"),
+        ("returns_none", "returned what is of type NoneType, not Knots"),
+        ("falls", r"returned knots that make no map: Knot 1 has value 0\.0 after 1\.0"),
+        ("wordy", r"failed: ValueError\('a long.{150,190}\.\.\."),
+    ],
+)
+def test_a_calibrator_that_fails_is_named(site: Site, name: str, words: str) -> None:
+    site.install("tt-calibration", "1", "calibrators", **{name: f"tt_more:{name}"})
+    histogram = tt.JointHistogram.from_arrays(np.array([0.25, 0.5]), np.array([[1, 0], [1, 0]]))
+    with pytest.raises(
+        PluginError, match=rf"^The calibrator '{name}' of tt-calibration 1 {words}\.\n(Allowed: .*\n)?Choose"
+    ):
+        tt.fit(histogram, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("other:broken", r"The metric 'other' of tt-metrics 1 failed with the argument 'broken': Zero"),
+        ("nothing:x", r"The metric 'nothing' of tt-metrics 1 made None of the argument 'x', not a metric 'nothing:x'"),
+        ("renamed:x", r"The metric 'renamed' of tt-metrics 1 made 'x' of the argument 'x', not a metric 'renamed:x'"),
+        ("nested", "The suite 'nested' of tt-metrics 1 holds the suite 'suite'"),
+        ("lost", "The suite 'lost' of tt-metrics 1 holds 'there_is_not': There is no metric 'there_is_not'"),
+        (
+            "empty",
+            r"'empty' of tt-metrics 1 \(tt_more:empty\) cannot be used: its metrics are \(\), not a tuple of",
+        ),
+        ("word", r"'word' of tt-metrics 1 \(tt_more:word\) cannot be used: its metrics are 'largest', not a tuple of"),
+    ],
+)
+def test_a_metric_or_suite_that_makes_no_sense_is_named(site: Site, name: str, words: str) -> None:
+    offered = ("largest", "suite", name.partition(":")[0])
+    site.install("tt-metrics", "1", "metrics", **{name: f"tt_more:{name}" for name in offered})
+    with pytest.raises(PluginError, match=words) as caught:
+        metrics.resolve([name])
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ("raises", PluginError, r"^Faulty of tt-io 1 failed to name the cases: ZeroDivisionError\('no'\)\."),
+        ("leaves", PluginError, r"^Faulty of tt-io 1 failed to name the cases: SystemExit\(0\)\."),
+        ("none", PluginError, "^Faulty of tt-io 1 named the cases None, not a tuple"),
+        ("no", PluginError, r"^Faulty of tt-io 1 named the cases \(\), not a tuple"),
+        ("numbers", PluginError, r"^Faulty of tt-io 1 named the cases \(1, 2\), not a tuple"),
+        ("exits", PluginError, r"^Faulty of tt-io 1 failed to read case a: SystemExit\(0\)\."),
+        ("no case", PluginError, "^Faulty of tt-io 1 read case a as what is of type NoneType, not Case"),
+        ("another", PluginError, "^Faulty of tt-io 1 read case a as 'case000'"),
+        ("missing", ImageError, r"^Case a cannot be read: No such file or directory \(/no/such/file\)\.\nRepair"),
+        ("bare", ImageError, r"^Case a cannot be read: the disk has gone\.\nRepair"),
+    ],
+)
+def test_a_reader_that_fails_is_told_from_a_store_that_cannot_be_written(
+    site: Site, tmp_path: Path, what: str, error: type[TwinTrackError], words: str
+) -> None:
+    site.install("tt-io", "1", "readers", made="tt_more:reader")
+    reader = make_reader("made", tmp_path, options={"seed": "faulty", "shape": what})
+    with pytest.raises(error, match=words) as caught:
+        import_cases(reader, tmp_path / "cohort.zarr", workers=1)
+    assert caught.value.exit_code == 1
 
 
 def test_readers_and_their_options(site: Site, tmp_path: Path) -> None:
@@ -278,9 +386,12 @@ def test_readers_and_their_options(site: Site, tmp_path: Path) -> None:
     ):
         with pytest.raises(RequestError, match=words):
             make_reader("made", tmp_path, options=options)
-    with pytest.raises(PluginError, match="ZeroDivisionError"):
-        make_reader("made", tmp_path, options={"seed": "broken"})
-    with pytest.raises(PluginError, match="made a object without case_names and read"):
+    for seed, cause in (("broken", "ZeroDivisionError"), ("leaving", "SystemExit")):
+        with pytest.raises(PluginError, match=rf"^The reader 'made' of tt-io 1 failed for {tmp_path}: {cause}"):
+            make_reader("made", tmp_path, options={"seed": seed})
+    with pytest.raises(RequestError, match=r"nowhere is no folder\.\nAllowed: a folder with what the reader"):
+        make_reader("made", tmp_path / "nowhere", options={"seed": "1"})
+    with pytest.raises(PluginError, match="'made' of tt-io 1 made what is of type object, without case_names and read"):
         make_reader("made", tmp_path, options={"seed": "none"})
     assert {READERS.get(name).__name__ for name in OURS} == {"NnunetReader", "VolumesReader"}
 
@@ -335,8 +446,8 @@ def test_what_was_repaired_works(site: Site) -> None:
 
 WRONG_TYPES = {
     "kernels": ("tt_more:flat", "it has no accumulate and no relabel"),
-    "calibrators": ("tt_more", "it is a module"),
-    "metrics": ("tt_more:flat", "it is a function"),
+    "calibrators": ("tt_more", "it is of type module"),
+    "metrics": ("tt_more:flat", "it is of type function"),
     "readers": ("tt_more:flat", r"it does not take a folder and cases \(.*'cases'\)"),
 }
 
@@ -361,8 +472,7 @@ PROBLEMS = {
     "an old API": ("v0", "old", "tt_clash", "it was written for plugin API v0, this is v1"),
     "a new API": ("v2", "new", "tt_clash", "it was written for plugin API v2, this is v1"),
     "no module": ("", "missing", "tt_nowhere", "there is no module 'tt_nowhere'"),
-    "no module in a package": ("", "missing", "tt_package.nowhere:x", "there is no module 'tt_package.nowhere'"),
-    "no module in a folder": ("", "missing", "tt_folder.nowhere", "there is no module 'tt_folder.nowhere'"),
+    "no package": ("", "missing", "tt_nowhere.inner:x", "there is no module 'tt_nowhere'"),
     "no value": ("", "empty", "", "'' is not MODULE or MODULE:OBJECT"),
     "a malformed value": ("v1", "bad", "tt good:x", "'tt good:x' is not MODULE or MODULE:OBJECT"),
     "a malformed name": ("", "a:b", "tt_good", "its name is not made of letters, digits and _ . + -"),
@@ -373,9 +483,6 @@ PROBLEMS = {
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_what_cannot_be_used_is_left_out_with_one_warning(site: Site, group: str, problem: str) -> None:
     api, name, value, words = PROBLEMS[problem]
-    (site.folder / "tt_package").mkdir()
-    (site.folder / "tt_package" / "__init__.py").write_text("raise AssertionError('never imported')")
-    (site.folder / "tt_folder").mkdir()
     site.install("tt-broken", "0.9", group, api, **{name: value})
     site.install("tt-fine", "1", group, good=OF_GROUP[group])
     registry = REGISTRIES[group]
@@ -395,25 +502,66 @@ def test_what_cannot_be_used_is_left_out_with_one_warning(site: Site, group: str
     registry.get("good")
 
 
-def test_what_may_be_there_is_not_said_to_be_missing(site: Site) -> None:
-    package = site.folder / "tt_dynamic"
-    package.mkdir()
-    (package / "__init__.py").write_text("__path__.append('elsewhere')")
-    site.install("tt-dynamic", "1", one="tt_dynamic.kernel", two="tt_good.kernel", three="tt_folder.inner.kernel")
+def test_what_is_inside_a_package_is_left_to_the_import(site: Site) -> None:
     (site.folder / "tt_folder" / "inner").mkdir(parents=True)
     (site.folder / "tt_folder" / "inner" / "kernel.py").write_text(GOOD)
-    assert kernels.names()[-3:] == ("one", "three", "two")
-    assert kernels.get("three")
+    site.install("tt-inner", "1", here="tt_folder.inner.kernel", lost="tt_folder.inner.nothing")
+    assert kernels.names()[-2:] == ("here", "lost")
+    assert kernels.get("here")
+    with pytest.raises(PluginError, match=r"No module named 'tt_folder\.inner\.nothing'"):
+        kernels.get("lost")
 
 
-def test_entry_points_that_make_no_sense_stop_nobody(site: Site) -> None:
-    site.install_text("tt-odd", "1", "no group\n[twintrack.kernels]\nodd\n; a comment\n\ngood = tt_good [extra]\n")
-    info = site.folder / "nameless-1.dist-info"
-    info.mkdir()
-    (info / "entry_points.txt").write_text("[twintrack.kernels]\nlost = tt_good\n")
-    with pytest.warns(RuntimeWarning, match="'odd' of tt-odd 1 is not used: '' is not MODULE"):
+def test_entry_points_that_make_no_sense_are_lost_and_nobody_elses(site: Site) -> None:
+    site.install_text("tt-odd", "1", "[twintrack.kernels]\nodd\nlost = tt_good\n")
+    site.install_text("tt-other", "1", "not for us, and makes no sense\n")
+    site.install_text("tt-fine", "1", "# a comment\n\n[twintrack.kernels]\ngood = tt_good [extra]\n")
+    with pytest.warns(RuntimeWarning) as caught:
         assert kernels.names()[-1] == "good"
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.startswith(
+        "twintrack.kernels: 'entry_points.txt' of tt-odd 1 is not used: it is not made of lines ["
+    )
+    assert "lost" not in kernels.names()
     assert kernels.get("good") is sys.modules["tt_good"]
+
+
+def test_damaged_metadata_stop_nobody(site: Site) -> None:
+    text = "[twintrack.kernels]\nlost = tt_good\n"
+    for folder, metadata_text in (
+        ("nameless-1.dist-info", None),
+        ("no_name-1.dist-info", "Metadata-Version: 2.1\n"),
+        ("tt_versionless.dist-info", "Metadata-Version: 2.1\nName: tt-versionless\n"),
+        ("~t_gone-0.9.dist-info", "Metadata-Version: 2.1\nName: tt-gone\nVersion: 0.9\n"),
+        ("tt_one_name-2.dist-info", "Metadata-Version: 2.1\nName: tt-other-name\nVersion: 2\n"),
+    ):
+        info = site.folder / folder
+        info.mkdir()
+        (info / "entry_points.txt").write_text(text.replace("lost", f"lost{info.name[-11]}"))
+        if metadata_text:
+            (info / "METADATA").write_text(metadata_text)
+    (site.folder / "binary-1.dist-info").mkdir()
+    (site.folder / "binary-1.dist-info" / "entry_points.txt").write_bytes(b"[twintrack.kernels]\nx = \xff\xfe\n")
+    site.install("tt-fine", "1", good="tt_good")
+    assert "good" in kernels.names()
+    assert {offer.source for offer in KERNELS.others()} == {
+        "tt-fine 1",
+        "tt-gone 0.9",
+        "tt-other-name 2",
+        "tt-versionless ?",
+    }
+    assert kernels.get("good") is sys.modules["tt_good"]
+
+
+def test_what_an_interrupted_installation_left_takes_nothing_from_what_is_there(site: Site) -> None:
+    site.install("tt-fast", "1.0", good="tt_good")
+    left = site.folder / "~t_fast-0.9.dist-info"
+    left.mkdir()
+    (left / "METADATA").write_text("Metadata-Version: 2.1\nName: tt-fast\nVersion: 0.9\n")
+    (left / "entry_points.txt").write_text("[twintrack.kernels]\nold = tt_clash\n")
+    for version in ("0.1", "0.2", "0.3", "3.0"):
+        (site.folder / f"tt_fast-{version}.dist-info").mkdir()
+    assert [(offer.name, offer.source) for offer in KERNELS.others()] == [("good", "tt-fast 1.0")]
 
 
 @pytest.mark.parametrize(
@@ -454,8 +602,29 @@ def test_a_name_that_two_distributions_offer_is_nobodys(site: Site, group: str) 
         assert "good" not in registry.names()
     assert len(caught) == 1
     assert len([offer for offer in registry.offers() if offer.name == "good"]) == 2
-    with pytest.raises(PluginError, match=r"tt-fast 1.2 and tt-more 3 both offer 'good'"):
+    with pytest.raises(PluginError, match=r"'good' is offered by tt-fast 1.2 and tt-more 3\."):
         registry.get("good")
+
+
+def test_a_name_that_three_distributions_offer(site: Site) -> None:
+    for name in ("tt-a", "tt-b", "tt-c"):
+        site.install(name, "1", good="tt_good")
+    with pytest.raises(PluginError, match=r"'good' is offered by tt-a 1 and tt-b 1 and tt-c 1\.\n.*\n"):
+        kernels.get("good")
+
+
+def test_what_a_plugin_prints_when_it_is_imported_is_no_result(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.folder / "tt_talking.py").write_text(f"print('Welcome!')\n{GOOD}")
+    site.install("tt-talking", "1", talking="tt_talking")
+    assert kernels.get("talking")
+    assert capsys.readouterr() == ("", "Welcome!\n")
+
+
+def test_auto_is_no_kernel_but_can_be_asked_for(site: Site) -> None:
+    assert "auto" not in kernels.names()
+    assert "auto" not in {offer.name for offer in KERNELS.offers()}
+    with pytest.raises(RequestError, match="Allowed: auto, reference"):
+        kernels.get("fast")
 
 
 def test_an_outdated_distribution_takes_no_name_from_another(site: Site) -> None:
@@ -476,6 +645,14 @@ def test_a_distribution_that_is_found_twice_is_there_once(
     Site(nearer).install("tt-fast", "2.0", good="tt_good")
     assert kernels.names()[-1] == "good"
     assert "old" not in kernels.names()
+    Site(nearer).install("TT_Tools", "2.0", tool="tt_good")
+    site.install("tt-tools", "1.0", tool="tt_raising")
+    assert kernels.get("tool") is sys.modules["tt_good"]
+    site.install("tt-gave-up", "1.0", given_up="tt_good")
+    (nearer / "tt_gave_up-2.0.dist-info").mkdir()
+    (nearer / "tt_gave_up-2.0.dist-info" / "METADATA").write_text("Name: tt-gave-up\nVersion: 2.0\n")
+    plugins._scan.cache_clear()
+    assert "given_up" not in kernels.names()
 
 
 TINY = {

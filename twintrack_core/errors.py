@@ -6,6 +6,20 @@ line each. The command line prints exactly that text and leaves with ``exit_code
 
 from __future__ import annotations
 
+__all__ = [
+    "FitError",
+    "GeometryError",
+    "ImageError",
+    "InvalidScoresError",
+    "InvalidVotesError",
+    "MapError",
+    "PluginError",
+    "RequestError",
+    "StoreError",
+    "TwinTrackError",
+    "WorkError",
+]
+
 
 class TwinTrackError(Exception):
     """Base of all errors raised on purpose.

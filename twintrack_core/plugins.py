@@ -7,21 +7,21 @@ an entry point of the group "twintrack.api", named "v1"; one that says nothing w
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
+import importlib.util
 import re
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from twintrack_core.errors import PluginError, RequestError
 
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from importlib.metadata import Distribution
 
 API_VERSION = 1
@@ -31,9 +31,21 @@ _FIRST_API = "v1"
 _API_GROUP = "twintrack.api"
 _OURSELVES = "twintrack-core"
 _NAME = re.compile(r"\w[\w.+-]*")  # no colon, which begins a metric's argument, and no comma, which parts names
-_VALUE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\s*:\s*[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+_VALUE = re.compile(r"(?P<top>[^\W\d]\w*)(\.[^\W\d]\w*)*(\s*:\s*[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+_FILE = "entry_points.txt"
+_WORDS = 200  # of somebody else's error in a message of ours
 
 T = TypeVar("T")
+
+
+class PluginWarning(RuntimeWarning):
+    """A plugin that nobody asked for by name cannot be used."""
+
+
+def say(error: BaseException) -> str:
+    """Return an error's type and text on one line, cut where it is long."""
+    text = " ".join(repr(error).split())
+    return text if len(text) <= _WORDS else f"{text[: _WORDS - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -67,21 +79,6 @@ class Offer:
         return f"{self.distribution} {self.version}"
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """An entry point, and the versions of the API that its distribution was written for."""
-
-    name: str
-    value: str
-    distribution: str
-    version: str
-    apis: tuple[str, ...]
-
-    @property
-    def source(self) -> str:
-        return f"{self.distribution} {self.version}"
-
-
 class Registry(Generic[T]):
     """Things of one kind by name: ours, and those that other distributions offer as entry points.
 
@@ -102,6 +99,8 @@ class Registry(Generic[T]):
         What a plugin has to be, for messages.
     is_there
         Whether one of ours is there on this machine.
+    default
+        Name that stands for one of ours, whichever `load_ours` chooses: no plugin can have it, and it is not listed.
     """
 
     def __init__(
@@ -113,6 +112,7 @@ class Registry(Generic[T]):
         needed: str,
         *,
         is_there: Callable[[str], bool] = lambda _: True,
+        default: str | None = None,
     ) -> None:
         self.kind = kind
         self.group = f"twintrack.{kind}s"
@@ -121,8 +121,9 @@ class Registry(Generic[T]):
         self._check = check
         self._needed = needed
         self._is_there = is_there
+        self._default = default
         self._loaded: dict[str, T] = {}
-        self._failed: dict[_Entry, str] = {}
+        self._failed: dict[Offer, str] = {}
 
     def names(self) -> tuple[str, ...]:
         """Names that can be asked for: ours, then those of other distributions, sorted; nothing of theirs is imported.
@@ -131,7 +132,7 @@ class Registry(Generic[T]):
         """
         offered: list[str] = []
         left_out: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for offer in self._theirs():
+        for offer in self.others():
             if offer.problem is None:
                 offered.append(offer.name)
             else:
@@ -146,7 +147,36 @@ class Registry(Generic[T]):
 
         ours = version(_OURSELVES)
         names = filter(self._is_there, self._ours)
-        return (*(Offer(self.kind, name, "", _OURSELVES, ours) for name in names), *self._theirs())
+        return (*(Offer(self.kind, name, "", _OURSELVES, ours) for name in names), *self.others())
+
+    def others(self) -> tuple[Offer, ...]:
+        """Return what other distributions offer, with what is wrong; nothing of it is imported."""
+        found = _found(self.kind)
+        usable = [offer.name for offer in found if offer.problem is None]
+
+        def problem(offer: Offer) -> str | None:
+            if self._is_ours(offer.name):
+                return _CLASH
+            if offer.problem is None and usable.count(offer.name) > 1:
+                return "only one distribution may offer a name"
+            return offer.problem or self._failed.get(offer) or _missing_module(offer.value)
+
+        return tuple(replace(offer, problem=problem(offer)) for offer in found)
+
+    def source_of(self, name: str) -> str:
+        """Say which distribution a name comes from, for a message about what it did."""
+        others = [offer for offer in _found(self.kind) if offer.name == name and offer.problem is None]
+        return _OURSELVES if self._is_ours(name) or not others else _sources(others)
+
+    def maker_of(self, thing: object) -> str:
+        """Say what type a thing is of, and which distribution it comes from if its module is a plugin's."""
+        top = type(thing).__module__.partition(".")[0]
+        sources = [f" of {offer.source}" for offer in _found(self.kind) if _top(offer.value) == top]
+        return f"{type(thing).__name__}{sources[0] if sources else ''}"
+
+    def failure_of(self, name: str) -> str | None:
+        """Return why a name could not be loaded, if that was tried."""
+        return next((why for offer, why in self._failed.items() if offer.name == name), None)
 
     def get(self, name: str) -> T:
         """Return what a name stands for, importing it if need be.
@@ -162,59 +192,47 @@ class Registry(Generic[T]):
             self._loaded[name] = self._find(name)
         return self._loaded[name]
 
+    def _is_ours(self, name: str) -> bool:
+        return name in self._ours or name == self._default
+
     def _find(self, name: str) -> T:
-        named = [entry for entry in _entries(self.group) if entry.name == name]
+        if name == self._default:  # without a look at every distribution
+            return self._load_ours(name)
+        named = [offer for offer in _found(self.kind) if offer.name == name]
         if name in self._ours:
             if named:
-                self._warn(name, " and ".join(entry.source for entry in named), _CLASH)
+                self._warn(name, _sources(named), _CLASH)
             return self._load_ours(name)
         if not named:
-            raise RequestError(
-                f"There is no {self.kind} {name!r}.", f"Allowed: {', '.join(self.names())}.", self._did_you_mean(name)
-            )
-        usable = [entry for entry in named if _refusal(entry) is None]
+            allowed = ", ".join(filter(None, (self._default, *self.names())))
+            raise RequestError(f"There is no {self.kind} {name!r}.", f"Allowed: {allowed}.", self._did_you_mean(name))
+        usable = [offer for offer in named if offer.problem is None]
         if len(usable) > 1:
             raise PluginError(
-                f"{self.group}: {' and '.join(entry.source for entry in usable)} both offer {name!r}.",
-                action="Uninstall all but one of them.",
+                f"{self.group}: {name!r} is offered by {_sources(usable)}.",
+                "Allowed: one distribution.",
+                "Uninstall the others.",
             )
         return self._load(usable[0] if usable else named[0])
 
-    def _load(self, entry: _Entry) -> T:
+    def _load(self, offer: Offer) -> T:
         cause: BaseException | None = None
-        wrong = _refusal(entry)
+        wrong = offer.problem
         if wrong is None:
             try:
-                found = _import(entry.value)
-                wrong = self._check(entry.name, found)
+                found = _import(offer)
+                wrong = self._check(offer.name, found)
             except (Exception, SystemExit) as error:  # whatever a module does when it is imported  # noqa: BLE001
-                wrong, cause = repr(error), error
+                wrong, cause = say(error), error
         if wrong is None:
-            self._failed.pop(entry, None)
+            self._failed.pop(offer, None)
             return cast("T", found)
-        self._failed[entry] = wrong
+        self._failed[offer] = wrong
         raise PluginError(
-            f"{self.group}: {entry.name!r} of {entry.source} ({entry.value}) cannot be used: {wrong}.",
+            f"{self.group}: {offer.name!r} of {offer.source} ({offer.value}) cannot be used: {wrong}.",
             f"Allowed: {self._needed}, for plugin API v{API_VERSION}.",
             "Update or repair that distribution, or choose another name.",
         ) from cause
-
-    def _theirs(self) -> list[Offer]:
-        entries = _entries(self.group)
-        usable = [entry.name for entry in entries if _refusal(entry) is None]
-
-        def problem(entry: _Entry) -> str | None:
-            if entry.name in self._ours:
-                return _CLASH
-            refusal = _refusal(entry)
-            if refusal is None and usable.count(entry.name) > 1:
-                return "only one distribution may offer a name"
-            return refusal or self._failed.get(entry) or _missing_module(entry.value)
-
-        return [
-            Offer(self.kind, entry.name, entry.value, entry.distribution, entry.version, problem(entry))
-            for entry in entries
-        ]
 
     def _did_you_mean(self, name: str) -> str | None:
         import difflib
@@ -226,35 +244,39 @@ class Registry(Generic[T]):
         plugin = (self.group, name, sources)
         if plugin not in _warned_of:
             _warned_of.add(plugin)
-            warnings.warn(f"{self.group}: {name!r} of {sources} is not used: {problem}.", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{self.group}: {name!r} of {sources} is not used: {problem}.", PluginWarning, stacklevel=4)
 
 
+_NO_FILE = "it is not made of lines [GROUP] and NAME = MODULE:OBJECT"
 _CLASH = f"that name belongs to {_OURSELVES}"
 _warned_of: set[tuple[str, str, str]] = set()
 
 
-def _refusal(entry: _Entry) -> str | None:
+def _refusal(name: str, value: str, apis: Collection[str]) -> str | None:
     """Return why an entry point is not even tried."""
-    if not _NAME.fullmatch(entry.name):
+    if not _NAME.fullmatch(name):
         return "its name is not made of letters, digits and _ . + -"
-    if not _VALUE.fullmatch(entry.value):
-        return f"{entry.value!r} is not MODULE or MODULE:OBJECT"
-    if f"v{API_VERSION}" not in entry.apis:
-        return f"it was written for plugin API {' and '.join(entry.apis)}, this is v{API_VERSION}"
+    if not _VALUE.fullmatch(value):
+        return f"{value!r} is not MODULE or MODULE:OBJECT"
+    if f"v{API_VERSION}" not in apis:
+        return f"it was written for plugin API {' and '.join(apis)}, this is v{API_VERSION}"
     return None
 
 
-def _import(value: str) -> Any:
-    module, _, attributes = value.partition(":")
-    found: Any = importlib.import_module(module.strip())
-    for attribute in filter(None, attributes.strip().split(".")):
-        found = getattr(found, attribute)
-    return found
+def _sources(offers: Iterable[Offer]) -> str:
+    return " and ".join(offer.source for offer in offers)
 
 
-def _entries(group: str) -> tuple[_Entry, ...]:
-    """Return the entry points of a group, sorted by name."""
-    return _scan(tuple((place, _changed(place)) for place in sys.path)).get(group, ())
+def _import(offer: Offer) -> Any:
+    from importlib.metadata import EntryPoint
+
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is ours: it may be one JSON document
+        return EntryPoint(offer.name, offer.value, "").load()
+
+
+def _found(kind: str) -> tuple[Offer, ...]:
+    """Return what other distributions offer of a kind, sorted by name."""
+    return _scan(tuple((place, _changed(place)) for place in sys.path)).get(kind, ())
 
 
 def _changed(place: str) -> int:
@@ -265,67 +287,66 @@ def _changed(place: str) -> int:
 
 
 @functools.lru_cache(maxsize=1)  # as long as nothing is installed: every distribution is looked at
-def _scan(_: tuple[tuple[str, int], ...]) -> Mapping[str, tuple[_Entry, ...]]:
+def _scan(_: tuple[tuple[str, int], ...]) -> Mapping[str, tuple[Offer, ...]]:
     from importlib import metadata  # half as long to import as NumPy
 
-    named = {name for name, _ in map(_entry_points, metadata.distributions()) if name}
-    found: dict[str, list[_Entry]] = defaultdict(list)
-    for name in sorted(named):
-        distribution = metadata.distribution(name)  # of several versions on the path, the one that is imported
-        lines = list(_parse(_entry_points(distribution)[1]))
-        apis = tuple(sorted(name for group, name, _ in lines if group == _API_GROUP)) or (_FIRST_API,)
-        for group, entry, value in lines:
-            found[group].append(_Entry(entry, value, name, distribution.version, apis))
-    return {group: tuple(sorted(entries, key=lambda entry: entry.name)) for group, entries in found.items()}
-
-
-def _entry_points(distribution: Distribution) -> tuple[str, str]:
-    """Return a distribution's name, if it has anything for us, and its file of entry points."""
-    try:
-        text = distribution.read_text("entry_points.txt") or ""
+    named: dict[str, Distribution] = {}
+    for distribution in metadata.distributions():
         # The name takes longer to read, and most have nothing for us.
-        return (distribution.name if "[twintrack." in text else ""), text
+        if "[twintrack." in _text(distribution) and (name := _name(distribution)):
+            named.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution)
+    found: dict[str, list[Offer]] = defaultdict(list)
+    for name, distribution in sorted(named.items()):
+        # Of several versions on the path the one that is imported, which may have nothing for us. A folder that is not
+        # named as its distribution, such as what pip leaves when it is interrupted, is not found by name.
+        nearest = next(filter(_name, metadata.Distribution.discover(name=name)), distribution)
+        for offer in _offers_of(nearest):
+            found[offer.kind].append(offer)
+    return {kind: tuple(sorted(offers, key=lambda offer: offer.name)) for kind, offers in found.items()}
+
+
+def _text(distribution: Distribution) -> str:
+    """Return the file of entry points; "" for none, and of a distribution that is damaged."""
+    with contextlib.suppress(Exception):
+        return distribution.read_text(_FILE) or ""
+    return ""
+
+
+def _name(distribution: Distribution) -> str:
+    """Return the name; "" for a distribution that is damaged."""
+    with contextlib.suppress(Exception):
+        return distribution.name or ""
+    return ""
+
+
+def _offers_of(distribution: Distribution) -> Iterator[Offer]:
+    """Yield what a distribution offers; if its file cannot be parsed, one thing of every kind, named as the file."""
+    source, version = distribution.name, "?"
+    with contextlib.suppress(Exception):
+        version = distribution.version or version
+    try:
+        points = [(point.group, point.name, point.value) for point in distribution.entry_points]
     except Exception:  # noqa: BLE001 - one that is damaged must not stop the others
-        return "", ""
+        for kind in dict.fromkeys(re.findall(r"^\s*\[twintrack\.(\w+)s\]", _text(distribution), re.MULTILINE)):
+            yield Offer(kind, _FILE, _FILE, source, version, _NO_FILE)
+        return
+    apis = sorted(name for group, name, _ in points if group == _API_GROUP) or [_FIRST_API]
+    for group, name, text in points:
+        if group.startswith("twintrack."):
+            value = re.sub(r"\s*\[[^\]]*\]$", "", text)  # extras
+            kind = group.removeprefix("twintrack.").removesuffix("s")
+            yield Offer(kind, name, value, source, version, _refusal(name, value, apis))
 
 
-def _parse(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield group, name and value of entry points; unlike Python's parser, this takes lines that make no sense."""
-    group = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("[") and line.endswith("]"):
-            group = line[1:-1].strip()
-        elif line and line[0] not in "#;":
-            name, _, value = line.partition("=")
-            yield group, name.strip(), re.sub(r"\s*\[[^\]]*\]$", "", value.strip())
+def _top(value: str) -> str:
+    match = _VALUE.fullmatch(value)
+    return match["top"] if match else ""
 
 
 def _missing_module(value: str) -> str | None:
-    """Say which module of an entry point there is not, without importing its packages; None when it may be there."""
-    top, *rest = value.partition(":")[0].strip().split(".")
+    """Say so if there is no such module or package at the top, which is not imported."""
+    top = _top(value)
     try:
-        name, spec = top, _find_module(top, None)
-        for part in rest:
-            if spec is None or not _lists_its_modules(spec):
-                break
-            name = f"{name}.{part}"
-            spec = _find_module(name, spec)
+        return None if importlib.util.find_spec(top) else f"there is no module {top!r}"
     except Exception:  # noqa: BLE001 - finders are anybody's, and what they cannot tell is left to the import
         return None
-    return f"there is no module {name!r}" if spec is None and name not in sys.modules else None
-
-
-def _find_module(name: str, package: ModuleSpec | None) -> ModuleSpec | None:
-    path = package.submodule_search_locations if package else None
-    specs = (finder.find_spec(name, path) for finder in sys.meta_path)
-    return next((spec for spec in specs if spec is not None), None)
-
-
-def _lists_its_modules(package: ModuleSpec) -> bool:
-    """Whether the modules of a package are those in its folders: its code may add others when it runs."""
-    if package.submodule_search_locations is None:
-        return False
-    if not package.has_location or not str(package.origin).endswith(".py"):
-        return package.origin is None  # a folder without __init__.py
-    source = Path(str(package.origin)).read_bytes()
-    return not any(word in source for word in (b"__path__", b"modules", b"meta_path"))

@@ -94,6 +94,14 @@ def returns_a_tuple(_: BinnedTarget) -> Any:
     return ENDS, ENDS
 
 
+def forgets_to_return(_: BinnedTarget) -> Any:
+    return None
+
+
+def returns_none_for_one_score(target: BinnedTarget) -> Any:
+    return None if len(target.score) == 1 else flat(target)
+
+
 def overflows(target: BinnedTarget) -> Knots:
     weight = target.weight.astype(np.int32)  # 2^40 becomes 0
     return Knots(ENDS, np.array([0.0, (target.mean * weight)[3:4].sum() / weight[3:4].sum()]))
@@ -125,7 +133,9 @@ MISTAKES: dict[Callable[[BinnedTarget], Any], str] = {
     has_no_knots: "one or more",
     keeps_an_array: "parameters",
     keeps_nan: "parameters",
-    returns_a_tuple: "a tuple instead of Knots",
+    returns_a_tuple: "returned what is of type tuple instead of Knots",
+    forgets_to_return: "returned what is of type NoneType instead of Knots",
+    returns_none_for_one_score: "one score.*returned what is of type NoneType instead of Knots",
     overflows: "Allowed: 0 to 1|raised",
     sorts_in_place: "mean was changed",
     random: ", then ",

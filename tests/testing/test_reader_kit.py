@@ -141,7 +141,7 @@ class Changed(Good):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "a str, not a Case"),
+        ({}, "is of type str, not Case"),
         ({"name": "b"}, "its name is 'b'"),
         ({"probability": SCORES.astype(np.float64)}, "probability is float64"),
         ({"probability": SCORES[0]}, r"shape \(4, 5\)"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from twintrack_core.calibrators import registry
 from twintrack_core.calibrators.knots import Calibrator, Knots
-from twintrack_core.errors import FitError, PluginError, RequestError, TwinTrackError
+from twintrack_core.errors import FitError, MapError, PluginError, RequestError, TwinTrackError
 from twintrack_core.histogram import CohortStatistics, JointHistogram
 from twintrack_core.maps import CalibrationMap
+from twintrack_core.plugins import say
 from twintrack_core.targets import BinnedTarget
 
 
@@ -80,10 +81,24 @@ def fit(
 
 def _fit(name: str, calibrator: Calibrator, target: BinnedTarget) -> Knots:
     try:
-        return calibrator(target)
+        knots = calibrator(target)
     except TwinTrackError:
         raise
-    except Exception as error:
-        raise PluginError(
-            f"The calibrator {name!r} failed: {error!r}.", None, "Choose another, or report this to those who made it."
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise _at_fault(name, f"failed: {say(error)}") from error
+    if not isinstance(knots, Knots):
+        raise _at_fault(name, f"returned what is of type {type(knots).__name__}, not Knots")
+    try:
+        CalibrationMap(knots.score, knots.value, parameters=knots.parameters)
+    except MapError as error:
+        raise _at_fault(name, f"returned knots that make no map: {error.what.rstrip('.')}", error.allowed) from error
+    except (TypeError, ValueError) as error:
+        raise _at_fault(name, f"returned knots that make no map: {say(error)}") from error
+    return knots
+
+
+def _at_fault(name: str, what: str, allowed: str | None = None) -> PluginError:
+    source = registry.CALIBRATORS.source_of(name)
+    return PluginError(
+        f"The calibrator {name!r} of {source} {what}.", allowed, "Choose another, or report this to those who made it."
+    )

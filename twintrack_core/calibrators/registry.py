@@ -13,7 +13,7 @@ _OURS: dict[str, Calibrator] = {"identity": identity, "isotonic": isotonic}
 
 
 def _check(_: str, calibrator: Any) -> str | None:
-    return None if callable(calibrator) else f"it is a {type(calibrator).__name__}"
+    return None if callable(calibrator) else f"it is of type {type(calibrator).__name__}"
 
 
 CALIBRATORS: Registry[Calibrator] = Registry(

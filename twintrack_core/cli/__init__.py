@@ -8,13 +8,16 @@ import depend on the plugins there are, which takes long to find out.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from twintrack_core.errors import TwinTrackError
+from twintrack_core.plugins import PluginWarning
 
 COMMANDS = (
     "demo",
@@ -36,9 +39,11 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``twintrack`` with the given arguments and return its exit code: 0 done, 1 failed, 2 wrong request."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = _parser(words).parse_args(words)
+    arguments = argparse.Namespace(debug="--debug" in words)  # until they are parsed
     try:
-        arguments.run(arguments)
+        with _plugin_notes():
+            arguments = _parser(words).parse_args(words)
+            arguments.run(arguments)
     except KeyboardInterrupt:
         print("twintrack: interrupted; unfinished outputs are marked incomplete.", file=sys.stderr)
         return 130
@@ -69,6 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("This is a bug in twintrack. Run again with --debug and report what it prints.", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _plugin_notes() -> Iterator[None]:
+    """Show what is wrong with plugins without the line of ours that found out."""
+    show = warnings.showwarning
+
+    def showwarning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, PluginWarning):
+            print(f"twintrack: note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = showwarning
+        yield
 
 
 class _Parser(argparse.ArgumentParser):

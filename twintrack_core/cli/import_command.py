@@ -41,17 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_plugins(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from twintrack_core.cohort.registry import OURS, READERS
 
-    for name in READERS.names():
-        if name not in OURS:
-            leaf = formats.add_parser(name, help="what a plugin reads; see twintrack plugins list")
-            leaf.add_argument("store", metavar="STORE", help="cohort store to make")
-            leaf.add_argument("folder", type=Path, metavar="FOLDER", help="where the files are")
-            leaf.add_argument(
-                "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the reader; repeat"
-            )
-            add_cases(leaf)
-            add_workers(leaf)
-            leaf.set_defaults(reader=_plugin_reader, run=run, format=name, rater=[])
+    # One that cannot be used too: when it is asked for the reason is given.
+    for name in {offer.name: None for offer in READERS.others() if offer.name not in OURS}:
+        leaf = formats.add_parser(name, help="what a plugin reads; see twintrack plugins list")
+        leaf.add_argument("store", metavar="STORE", help="cohort store to make")
+        leaf.add_argument("folder", type=Path, metavar="FOLDER", help="where the files are")
+        leaf.add_argument(
+            "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the reader; repeat"
+        )
+        add_cases(leaf)
+        add_workers(leaf)
+        leaf.set_defaults(reader=_plugin_reader, run=run, format=name)
 
 
 def add_nnunet(parser: argparse.ArgumentParser) -> None:
@@ -97,12 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
     from twintrack_core.engine.importing import import_cases
 
     cohort = import_cases(arguments.reader(arguments), arguments.store, workers=arguments.workers, progress=True)
-    raters = len(arguments.rater)
-    print(
-        f"{len(cohort)} cases with {raters} raters in {arguments.store}"
-        if raters
-        else f"{len(cohort)} cases in {arguments.store}"
-    )
+    raters = {rater for case in cohort for rater in case.raters}
+    whose = f" with {len(raters)} raters" if raters else ""
+    print(f"{len(cohort)} cases{whose} in {arguments.store}")
 
 
 def nnunet_reader(arguments: argparse.Namespace) -> Reader:

@@ -71,7 +71,7 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _chosen(wanted: list[str]) -> list[Offer]:
     """Return the plugins of other distributions that were named, all of them if none was."""
-    offers = [offer for registry in _registries().values() for offer in registry.offers() if offer.value]
+    offers = [offer for registry in _registries().values() for offer in registry.others()]
     named = {name: [o for o in offers if name in (o.name, f"{o.kind}:{o.name}")] for name in dict.fromkeys(wanted)}
     for name, those in named.items():
         if not those:
@@ -83,6 +83,7 @@ def _chosen(wanted: list[str]) -> list[Offer]:
 def _problem(offer: Offer) -> str | None:
     """Return what is wrong with a plugin, once it is loaded and checked; on one line."""
     from twintrack_core import testing
+    from twintrack_core.plugins import say
 
     # A reader is checked with files, by its own tests: here it is seen that it can be asked for.
     checks: dict[str, Any] = {
@@ -92,12 +93,15 @@ def _problem(offer: Offer) -> str | None:
     }
     if offer.problem is not None:
         return offer.problem
+    registry = _registries()[offer.kind]
     try:
-        plugin = _registries()[offer.kind].get(offer.name)
+        plugin = registry.get(offer.name)
         if offer.kind in checks:
             checks[offer.kind](plugin)
     except (AssertionError, TwinTrackError) as error:
-        return (str(error).splitlines() or [repr(error)])[0].rstrip(".")
+        return registry.failure_of(offer.name) or (str(error).splitlines() or [repr(error)])[0].rstrip(".")
+    except (Exception, SystemExit) as error:  # whatever it is, the next one is still to be checked  # noqa: BLE001
+        return say(error)
     return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twintrack_core.errors import PluginError, RequestError, TwinTrackError
-from twintrack_core.plugins import Registry
+from twintrack_core.plugins import Registry, say
 
 if TYPE_CHECKING:
     from twintrack_core.cohort.readers import Reader
@@ -22,6 +22,8 @@ keyword-only parameters are options, which are given as strings; one without a d
 
 OURS = ("nnunet", "volumes")
 """Readers with commands of their own, which take more than one folder."""
+
+_REPORT = "Report this to those who made it."
 
 
 def make_reader(name: str, folder: Path, *, cases: tuple[str, ...] = (), options: Mapping[str, str]) -> Reader:
@@ -41,26 +43,27 @@ def make_reader(name: str, folder: Path, *, cases: tuple[str, ...] = (), options
     Raises
     ------
     RequestError
-        For a name, an option or a value of one that there is not, or an option that is missing.
+        For a name, an option or a value of one that there is not, an option that is missing, or no folder.
     PluginError
         If the reader cannot be used, or fails to be made.
     """
     factory = READERS.get(name)
     _check_options(name, factory, options)
+    if not folder.is_dir():
+        raise RequestError(f"{folder} is no folder.", f"Allowed: a folder with what the reader {name!r} reads.")
+    who = f"The reader {name!r} of {READERS.source_of(name)}"
     try:
         reader = factory(folder, cases=cases, **options)
     except (TwinTrackError, OSError):
         raise
-    except Exception as error:
-        raise PluginError(
-            f"The reader {name!r} failed for {folder}: {error!r}.", None, "Report this to those who made it."
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{who} failed for {folder}: {say(error)}.", None, _REPORT) from error
     missing = [method for method in ("case_names", "read") if not callable(getattr(reader, method, None))]
     if missing:
         raise PluginError(
-            f"The reader {name!r} made a {type(reader).__name__} without {' and '.join(missing)}.",
+            f"{who} made what is of type {type(reader).__name__}, without {' and '.join(missing)}.",
             "Allowed: what has case_names and read.",
-            "Report this to those who made it.",
+            _REPORT,
         )
     return reader
 
@@ -95,7 +98,7 @@ def _load_ours(name: str) -> ReaderFactory:
 
 def _check(_: str, factory: Any) -> str | None:
     if not callable(factory):
-        return f"it is a {type(factory).__name__}"
+        return f"it is of type {type(factory).__name__}"
     try:
         inspect.signature(factory).bind_partial(Path(), cases=())
     except (TypeError, ValueError) as error:

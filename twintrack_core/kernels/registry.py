@@ -38,11 +38,6 @@ class Kernel(Protocol):
         """Look codes up in ``lut``."""
 
 
-def names() -> tuple[str, ...]:
-    """Names of the kernels there are: ours that were built here, then those of other distributions."""
-    return tuple(name for name in KERNELS.names() if name != "auto")
-
-
 def get(name: str = "auto") -> Kernel:
     """Return a kernel by name; "auto" is the fastest of ours.
 
@@ -53,10 +48,10 @@ def get(name: str = "auto") -> Kernel:
     PluginError
         If the one that another distribution offers cannot be used.
     """
-    return _fastest() if name == "auto" else KERNELS.get(name)
+    return KERNELS.get(name)
 
 
-@functools.cache  # asked for once a task; plugins are not looked for
+@functools.cache
 def _fastest() -> Kernel:
     return _import(next(filter(_is_built, _AUTO)))
 
@@ -85,9 +80,12 @@ def _check(_: str, kernel: Any) -> str | None:
 
 KERNELS: Registry[Kernel] = Registry(
     "kernel",
-    ("auto", *_OURS),
+    tuple(_OURS),
     _import,
     _check,
     "a module or an object with accumulate and relabel",
-    is_there=lambda name: name == "auto" or _is_built(name),
+    is_there=lambda name: _is_built(name),
+    default="auto",
 )
+
+names = KERNELS.names

@@ -17,7 +17,7 @@ from twintrack_core.metrics import (
     uncertainty,
 )
 from twintrack_core.metrics.metric import Metric, Suite, VolumeMetric
-from twintrack_core.plugins import Registry
+from twintrack_core.plugins import Registry, say
 
 AnyMetric: TypeAlias = Metric | VolumeMetric
 
@@ -59,16 +59,21 @@ def get(name: str) -> AnyMetric | Suite:
         return found
     if isinstance(found, Suite) or found.with_argument is None:
         raise RequestError(f"{base!r} takes no argument, but was given {argument!r}.", f"Allowed: {base}.")
+    cause: BaseException | None = None
     try:
-        return found.with_argument(argument)
+        made: object = found.with_argument(argument)
+        if isinstance(made, Metric | VolumeMetric) and str(made.name).startswith(f"{base}:"):
+            return made
+        wrong = f"made {getattr(made, 'name', made)!r:.80} of the argument {argument!r}, not a metric {name!r}"
     except TwinTrackError:
         raise
-    except Exception as error:
-        raise PluginError(
-            f"The metric {base!r} failed with the argument {argument!r}: {error!r}.",
-            None,
-            "Leave it out, or report this to those who made it.",
-        ) from error
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - raised below
+        wrong, cause = f"failed with the argument {argument!r}: {say(error)}", error
+    raise PluginError(
+        f"The metric {base!r} of {METRICS.source_of(base)} {wrong}.",
+        None,
+        "Leave it out, or report this to those who made it.",
+    ) from cause
 
 
 def resolve(wanted: Iterable[str] | None) -> tuple[AnyMetric, ...]:
@@ -86,11 +91,19 @@ def resolve(wanted: Iterable[str] | None) -> tuple[AnyMetric, ...]:
 
 
 def _members(suite: Suite) -> list[AnyMetric]:
-    members = [get(name) for name in suite.metrics]
-    metrics = [member for member in members if not isinstance(member, Suite)]
-    if len(metrics) < len(members):
-        raise PluginError(f"The suite {suite.name!r} holds a suite.", "Allowed: names of metrics.")
-    return metrics
+    return [_member(suite, name) for name in suite.metrics]
+
+
+def _member(suite: Suite, name: str) -> AnyMetric:
+    who = f"The suite {suite.name!r} of {METRICS.source_of(suite.name)}"
+    action = "Ask for metrics, or report this to those who made it."
+    try:
+        member = get(name)
+    except RequestError as error:
+        raise PluginError(f"{who} holds {name!r}: {error.what}", "Allowed: names of metrics.", action) from error
+    if isinstance(member, Suite):
+        raise PluginError(f"{who} holds the suite {name!r}.", "Allowed: names of metrics.", action)
+    return member
 
 
 def preferred_roi(metrics: Iterable[AnyMetric]) -> str:
@@ -100,8 +113,15 @@ def preferred_roi(metrics: Iterable[AnyMetric]) -> str:
 
 def _check(name: str, metric: Any) -> str | None:
     if not isinstance(metric, Metric | VolumeMetric | Suite):
-        return f"it is a {type(metric).__name__}"
-    return None if metric.name == name else f"its name is {metric.name!r}"
+        return f"it is of type {type(metric).__name__}"
+    if isinstance(metric, Suite) and not is_names(metric.metrics):
+        return f"its metrics are {metric.metrics!r:.80}, not a tuple of one name or more"
+    return None if metric.name == name else f"its name is {metric.name!r:.80}"
+
+
+def is_names(metrics: object) -> bool:
+    """Whether a suite can hold these: a tuple of one string or more."""
+    return isinstance(metrics, tuple) and len(metrics) > 0 and all(isinstance(name, str) for name in metrics)
 
 
 METRICS: Registry[AnyMetric | Suite] = Registry(

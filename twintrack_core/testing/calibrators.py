@@ -55,17 +55,15 @@ class CalibratorConformance:
 
     def test_an_ordinary_target(self) -> None:
         """It can be fitted where the target rises with the score: a FitError would be no way out."""
-        if _fit(self, _ordinary()) is None:
+        if isinstance(_fit(self, _ordinary()), FitError):
             fail(_ordinary().words, "could not be fitted")
 
     def test_knots(self) -> None:
         """Scores that increase and values that do not decrease, all in [0, 1]; parameters that JSON can hold."""
         for target in _targets():
             knots = _fit(self, target)
-            if knots is None:
+            if isinstance(knots, FitError):
                 continue
-            if not isinstance(knots, Knots):
-                fail(target.words, f"returned a {type(knots).__name__} instead of Knots")
             try:
                 CalibrationMap(knots.score, knots.value, parameters=knots.parameters)
             except (MapError, TypeError, ValueError) as error:
@@ -106,23 +104,25 @@ def check_calibrator(calibrator: Calibrator) -> None:
     make_all(checks, CalibratorConformance)
 
 
-def _fit(checks: CalibratorConformance, target: _Target, binned: BinnedTarget | None = None) -> Knots | None:
-    """Fit; None for a FitError."""
+def _fit(checks: CalibratorConformance, target: _Target, binned: BinnedTarget | None = None) -> Knots | FitError:
+    """Return the knots, or the FitError that was raised."""
     # A function that a class names becomes a method when it is looked up: this takes it as it is.
     calibrator = inspect.getattr_static(checks, "calibrator")
     function = calibrator.__func__ if isinstance(calibrator, staticmethod) else calibrator
     try:
-        knots: Knots = function(binned or target.make())
-    except FitError:
-        return None
+        knots: object = function(binned or target.make())
+    except FitError as error:
+        return error
     except Exception as error:
         raise AssertionError(f"{target.words}: raised {error!r}") from error
+    if not isinstance(knots, Knots):
+        fail(target.words, f"returned what is of type {type(knots).__name__} instead of Knots")
     return knots
 
 
-def _content(knots: Knots | None) -> object:
-    if knots is None:
-        return None
+def _content(knots: Knots | FitError) -> object:
+    if isinstance(knots, FitError):
+        return FitError
     return np.asarray(knots.score).tobytes(), np.asarray(knots.value).tobytes(), dict(knots.parameters)
 
 

@@ -21,6 +21,7 @@ from twintrack_core.metrics import (
     VolumeMetric,
     resolve,
 )
+from twintrack_core.metrics.registry import is_names
 from twintrack_core.testing._checks import fail, make_all
 from twintrack_core.testing._tables import Table, tables, volumes
 
@@ -64,8 +65,8 @@ class MetricConformance:
         """A name that can be asked for, and what tables and help texts say."""
         metric = self.metric
         if not isinstance(metric, Metric | VolumeMetric | Suite):
-            fail("metric", f"is a {type(metric).__name__}, not a Metric, VolumeMetric or Suite")
-        if not metric.name or any(sign in metric.name for sign in ":, \n"):
+            fail("metric", f"is of type {type(metric).__name__}, not Metric, VolumeMetric or Suite")
+        if not isinstance(metric.name, str) or not metric.name or any(sign in metric.name for sign in ":, \n"):
             fail("name", f"{metric.name!r} cannot be asked for; it has a colon, a comma or a space, or is empty")
         _check_line(metric.name, "description", metric.description)
         if isinstance(metric, Suite):
@@ -74,11 +75,11 @@ class MetricConformance:
             _check_line(metric.name, word, getattr(metric, word))
         if metric.better not in _BETTER:
             fail(metric.name, f"better is {metric.better!r}, not one of {', '.join(_BETTER)}")
-        low, high = metric.range
-        if not low < high:  # NaN neither
-            fail(metric.name, f"range is {metric.range}, not a smaller and a larger number")
-        if not metric.regions or not set(metric.regions) <= {"whole", "roi"}:
-            fail(metric.name, f"regions are {metric.regions}, not whole, roi or both")
+        if not _is_range(metric.range):
+            fail(metric.name, f"range is {metric.range!r}, not a tuple of a smaller and a larger number")
+        regions: object = metric.regions
+        if not isinstance(regions, tuple) or not regions or any(region not in ("whole", "roi") for region in regions):
+            fail(metric.name, f"regions are {regions!r}, not a tuple of whole, roi or both")
 
     def test_values(self) -> None:
         """A number in the range, or undefined for a reason."""
@@ -136,12 +137,12 @@ class MetricConformance:
         """The metrics of a suite are there."""
         if not isinstance(self.metric, Suite):
             return
+        if not is_names(self.metric.metrics):
+            fail(self.metric.name, f"metrics are {self.metric.metrics!r}, not a tuple of one name or more")
         try:
-            found = resolve(self.metric.metrics)
+            resolve(self.metric.metrics)
         except TwinTrackError as error:
             raise AssertionError(f"{self.metric.name}: {error}") from error
-        if not found:
-            fail(self.metric.name, "has no metrics")
 
     def test_roi(self) -> None:
         """The rule of the region of interest that a metric is meant for is one."""
@@ -150,7 +151,7 @@ class MetricConformance:
         if isinstance(self.metric, Metric) and self.metric.roi is not None:
             try:
                 parse_roi(self.metric.roi)
-            except TwinTrackError as error:
+            except (TwinTrackError, TypeError, AttributeError) as error:
                 raise AssertionError(f"{self.metric.name}: {error}") from error
 
 
@@ -218,6 +219,12 @@ def _is_close(result: Result, other: Result) -> bool:
         return result == other
     values = [one.value if isinstance(one, Noted) else one for one in (result, other)]
     return type(result) is type(other) and math.isclose(*values, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+
+
+def _is_range(bounds: object) -> bool:
+    if not isinstance(bounds, tuple) or len(bounds) != 2 or not all(isinstance(bound, int | float) for bound in bounds):
+        return False
+    return bool(bounds[0] < bounds[1])  # NaN neither
 
 
 def _check_line(what: str, name: str, text: object) -> None:

@@ -118,7 +118,7 @@ def _read(reader: Reader, name: str) -> Case:
 
     case = _allowed(f"case {name}", lambda: reader.read(name))
     if not isinstance(case, Case):
-        fail(f"case {name}", f"is a {type(case).__name__}, not a Case")
+        fail(f"case {name}", f"is of type {type(case).__name__}, not Case")
     return case
 
 
