@@ -26,10 +26,10 @@ def folds(settings: Settings) -> Section:
     text = table(
         f"{_CASES} cases, softmax, {sum(len(case.histogram.count) for _, case in statistics.items()):,} cells",
         ("calibrators", "folds", "metrics", "seconds"),
-        [(", ".join(names), _FOLDS, len(metrics.names()), taken)],
+        [(", ".join(names), _FOLDS, len(metrics.resolve(None)), taken)],
     )
     scaled = taken.scaled(_GOAL_CALIBRATORS / len(names))
-    how = f"{len(names)} calibrators there are, x {_GOAL_CALIBRATORS / len(names):g}; {len(metrics.names())} metrics"
+    how = f"{len(names)} calibrators there are, x {_GOAL_CALIBRATORS / len(names):g}; {len(metrics.resolve(None))} metrics"
     what = "10 calibrators x 10 folds x metrics, 100 cases, seconds"
     return Section(text, (Goal(what, "softmax", 10.0, scaled, at_least=False, how=how),))
 
