@@ -78,7 +78,7 @@ def evaluate(
                 f"Allowed: {source.roi!r}, or none.",
                 "Accumulate the cohort again with the other rule.",
             )
-        return metrics_.evaluate(source, maps, wanted)
+        return metrics_.evaluate(source, maps, wanted, progress=progress)
     if not isinstance(source, Cohort):
         raise RequestError(
             f"A {type(source).__name__} cannot be evaluated.",
@@ -103,4 +103,4 @@ def evaluate(
         if of_volumes
         else None
     )
-    return metrics_.evaluate(statistics, maps, wanted, measured=measured)
+    return metrics_.evaluate(statistics, maps, wanted, measured=measured, progress=progress)

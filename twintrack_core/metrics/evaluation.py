@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from tqdm import tqdm
 
 from twintrack_core.errors import RequestError, TwinTrackError
 from twintrack_core.histogram import CohortStatistics, RegionName
@@ -94,6 +96,7 @@ def evaluate(
     metrics: Iterable[str] | None = None,
     *,
     measured: Measured | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Evaluate the scores of a cohort against its raters, raw and as maps would make them.
 
@@ -109,6 +112,8 @@ def evaluate(
         Names of metrics and suites; all of ours that need no voxels by default.
     measured
         Values of volume metrics, as the engine takes them; without them these metrics are undefined.
+    progress
+        Show a bar on stderr, if that is a terminal.
 
     Returns
     -------
@@ -133,11 +138,18 @@ def evaluate(
         raise RequestError("There is no case to evaluate.", "Allowed: statistics of one case or more.")
     rows: list[Row] = []
     summary: list[SummaryRow] = []
-    for variant, calibration in variants(maps).items():
-        cohort = statistics if calibration is None else statistics.relabel(calibration.codes)
-        found = list(_case_rows(cohort, variant, wanted, measured or {}))
-        rows += found
-        summary += _summary_rows(cohort, variant, wanted, found)
+    named = variants(maps)
+    hidden = not (progress and sys.stderr.isatty())
+    total = len(named) * len(statistics)
+    with tqdm(desc="evaluating", unit="case", total=total, file=sys.stderr, disable=hidden, leave=False) as bar:
+        for variant, calibration in named.items():
+            cohort = statistics if calibration is None else statistics.relabel(calibration.codes)
+            found: list[Row] = []
+            for case in cohort:
+                found += _case_rows(cohort, case, variant, wanted, measured or {})
+                bar.update()
+            rows += found
+            summary += _summary_rows(cohort, variant, wanted, found)
     place = {name: index for index, name in enumerate(statistics.names)}
     return Evaluation(tuple(sorted(rows, key=lambda row: place[row.case])), tuple(summary))
 
@@ -154,20 +166,19 @@ def variants(maps: CalibrationMap | Mapping[str, CalibrationMap] | None) -> dict
 
 
 def _case_rows(
-    cohort: CohortStatistics, variant: str, metrics: Sequence[AnyMetric], measured: Measured
+    cohort: CohortStatistics, case: str, variant: str, metrics: Sequence[AnyMetric], measured: Measured
 ) -> Iterator[Row]:
-    for case, statistics in cohort.items():
-        for region in _REGIONS:
-            cells = ScoredCells.of([statistics], region, cohort.roi)
-            for metric in _taken_over(region, metrics):
-                if isinstance(metric, VolumeMetric):
-                    result = measured.get((case, variant, metric.name), _NO_VOLUMES)
-                else:
-                    try:
-                        result = metric(cells)
-                    except TwinTrackError as error:
-                        raise type(error)(f"Case {case}: {error.what}", error.allowed, error.action) from error
-                yield Row(case, metric.name, variant, region, *_value(result))
+    for region in _REGIONS:
+        cells = ScoredCells.of([cohort[case]], region, cohort.roi)
+        for metric in _taken_over(region, metrics):
+            if isinstance(metric, VolumeMetric):
+                result = measured.get((case, variant, metric.name), _NO_VOLUMES)
+            else:
+                try:
+                    result = metric(cells)
+                except TwinTrackError as error:
+                    raise type(error)(f"Case {case}: {error.what}", error.allowed, error.action) from error
+            yield Row(case, metric.name, variant, region, *_value(result))
 
 
 def _summary_rows(
