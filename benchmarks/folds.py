@@ -29,7 +29,8 @@ def folds(settings: Settings) -> Section:
         [(", ".join(names), _FOLDS, len(metrics.resolve(None)), taken)],
     )
     scaled = taken.scaled(_GOAL_CALIBRATORS / len(names))
-    how = f"{len(names)} calibrators there are, x {_GOAL_CALIBRATORS / len(names):g}; {len(metrics.resolve(None))} metrics"
+    n_metrics = len(metrics.resolve(None))
+    how = f"{len(names)} calibrators there are, x {_GOAL_CALIBRATORS / len(names):g}; {n_metrics} metrics"
     what = "10 calibrators x 10 folds x metrics, 100 cases, seconds"
     return Section(text, (Goal(what, "softmax", 10.0, scaled, at_least=False, how=how),))
 

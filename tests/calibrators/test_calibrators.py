@@ -133,8 +133,10 @@ def test_equal_statistics_give_equal_bytes(target: str) -> None:
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"no calibrator 'spline'\.\nAllowed: identity, isotonic"):
-        fit(histogram(0), "spline")
+    with pytest.raises(
+        RequestError, match=r"no calibrator 'splines'\.\nAllowed: identity, isotonic.*\nDid you mean 'spl"
+    ):
+        fit(histogram(0), "splines")
     with pytest.raises(RequestError, match="no target"):
         fit(histogram(0), target="mode")
     with pytest.raises(RequestError, match="Case x: There are no raters"):
@@ -149,5 +151,17 @@ def test_what_cannot_be_fitted_is_refused() -> None:
 
 
 def test_calibrators_are_found_by_name() -> None:
-    assert calibrators.names() == ("identity", "isotonic")
+    assert calibrators.names()[:10] == (
+        "identity", "isotonic", "centered_isotonic", "histogram_binning", "equal_mass_binning",
+        "platt", "temperature", "beta", "scaling_binning", "spline",
+    )  # fmt: skip
     assert all(callable(calibrators.get(name)) for name in calibrators.names())
+
+
+@pytest.mark.parametrize("name", calibrators.names()[:10])
+def test_every_calibrator_makes_a_map_that_is_kept_and_read(name: str) -> None:
+    calibration = fit(histogram(0), name)
+    assert calibration.calibrator == name
+    assert CalibrationMap.from_json(calibration.to_json()) == calibration
+    assert (np.diff(calibration.table) >= 0).all()
+    assert len(calibration.to_json()) < 200_000

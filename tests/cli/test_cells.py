@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import twintrack_core as tt
+from twintrack_core import calibrators
 from twintrack_core.cli import main
 
 FOUND = {
@@ -68,3 +70,16 @@ def test_the_page_shows_what_evaluate_prints(
     printed = capsys.readouterr().out
     summary = printed[printed.index("mean over cases") :]
     assert f"```text\n{summary}```\n" in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_of_calibrators_shows_what_they_do(stores: Path) -> None:
+    page = (PAGE.parent / "calibrators.md").read_text(encoding="utf-8")
+    columns = ["smece_mhr", "brier_mhr", "kl_mhr", "tdsc", "auroc"]
+    fitted, held_out = (tt.accumulate(tt.open_cohort(stores / f"{name}.zarr")) for name in ("calibration", "test"))
+    names = [name for name in calibrators.names()[:10] if name != "identity"]
+    maps = {name: tt.fit(fitted, name) for name in names}
+    summary = tt.evaluate(held_out, maps, columns).summary
+    means = {(row.variant, row.metric): row.mean for row in summary if row.region == "whole"}
+    for variant, title in (("raw", "none"), *((f"calibrated:{name}", f"`{name}`") for name in names)):
+        cells = [f"{means[variant, metric]:#.3g}" for metric in columns]
+        assert f"| {title} | {' | '.join(cells)} |" in page

@@ -21,7 +21,7 @@ def fit(
     statistics
         Joint histograms of a cohort, whose cases may have different raters, or of one case.
     calibrator
-        "isotonic" or "identity".
+        Name of a calibrator, see `calibrators.names`: one of ours or of a plugin.
     target
         "mhr" (mean human response), "majority", "staple" or "rater:NAME".
 
@@ -35,7 +35,8 @@ def fit(
     RequestError
         For an unknown calibrator or target, and for cases without raters or without the rater named.
     FitError
-        If no voxel lies inside the region of interest, or for STAPLE of a case without a mark.
+        If no voxel lies inside the region of interest, for STAPLE of a case without a mark, or if the target does not
+        determine the calibrator's parameters.
     PluginError
         If the calibrator of another distribution cannot be used, or fails.
     """

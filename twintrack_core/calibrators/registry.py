@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import Any, cast
 
-from twintrack_core.calibrators.identity import identity
-from twintrack_core.calibrators.isotonic import isotonic
 from twintrack_core.calibrators.knots import Calibrator
 from twintrack_core.plugins import Registry
 
-_OURS: dict[str, Calibrator] = {"identity": identity, "isotonic": isotonic}
+_OURS = (
+    "identity",
+    "isotonic",
+    "centered_isotonic",
+    "histogram_binning",
+    "equal_mass_binning",
+    "platt",
+    "temperature",
+    "beta",
+    "scaling_binning",
+    "spline",
+)
+
+
+def _load(name: str) -> Calibrator:
+    # Each is a function in a module of its name; some need parts of SciPy that take long to import.
+    return cast("Calibrator", getattr(importlib.import_module(f"twintrack_core.calibrators.{name}"), name))
 
 
 def _check(_: str, calibrator: Any) -> str | None:
@@ -17,7 +32,7 @@ def _check(_: str, calibrator: Any) -> str | None:
 
 
 CALIBRATORS: Registry[Calibrator] = Registry(
-    "calibrator", _OURS, _OURS.__getitem__, _check, "a function of a BinnedTarget that returns Knots"
+    "calibrator", _OURS, _load, _check, "a function of a BinnedTarget that returns Knots"
 )
 
 names, get = CALIBRATORS.names, CALIBRATORS.get

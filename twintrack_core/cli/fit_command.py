@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("input", metavar="STORE|STATS", help="cohort or statistics store")
     parser.add_argument("-o", "--output", required=True, metavar="MAP", help="map.json to write")
-    parser.add_argument("--calibrator", default="isotonic", help="identity or isotonic (default)")
+    parser.add_argument(
+        "--calibrator", default="isotonic", metavar="NAME", help="see twintrack plugins list (default: isotonic)"
+    )
     parser.add_argument("--target", default="mhr", help="mhr (default), majority, staple or rater:NAME")
     add_roi(parser)
     add_cases(parser)
