@@ -13,11 +13,11 @@ from twintrack_core.metrics import CaseVolumes, Metric, Result, ScoredCells, Und
 
 def test_cells_are_pooled_over_cases_and_panels() -> None:
     histogram = JointHistogram.from_cells([0, 1, 1], [3, 3, 4], [5, 6, 7], [2, 2**60, 1], ["a", "b", "c"])
-    one = CaseStatistics(histogram, (2.5, 1.0, 1.0))
+    one = CaseStatistics(histogram)
     two = CaseStatistics(JointHistogram.from_cells([1], [3], [3], [7], ["b", "d", "a"]))
     three = CaseStatistics(JointHistogram.from_cells([1], [3], [1], [9], ["e"]))
     whole = ScoredCells.of([one])
-    assert (whole.n_raters, whole.voxel_mm3) == (3, 2.5)
+    assert whole.n_raters == 3
     assert whole.count.tolist() == [2**60 + 2, 1]
     assert whole.mhr.tolist() == [2 / 3, 1]
     assert whole.score.tolist() == CODE_VALUES[[3, 4]].tolist()

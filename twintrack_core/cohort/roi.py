@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from twintrack_core.cohort.store import StoredCase
 from twintrack_core.errors import RequestError
 
 ALLOWED = 'Allowed: "full", "mask", "mask+Nmm" (as mask+5mm) or "raters+N" (as raters+20).'
+
+Bounds: TypeAlias = Sequence[tuple[int, int]]
+"""First and last voxel along each axis."""
 
 _RULE = re.compile(
     r"full|mask|mask\+(?P<mm>[0-9]{1,6}(\.[0-9]{1,6})?)mm|raters\+(?P<voxels>[0-9]{1,6})"
@@ -177,22 +181,24 @@ def marked_bounds(votes: ChunkedArray) -> list[tuple[int, int]] | None:
     bounds: list[tuple[int, int]] | None = None
     for index in votes.written():
         box = votes.box(tuple(index.tolist()))
-        if bounds is not None and _contains(bounds, box):
+        if bounds is not None and contains(bounds, box):
             continue
         chunk = scratch.array("votes", tuple(s.stop - s.start for s in box), np.uint8)
         votes.read(box, chunk, scratch)
         found = _bounds(chunk, box)
         if found is not None:
-            bounds = (
-                found
-                if bounds is None
-                else [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(bounds, found, strict=True)]
-            )
+            bounds = found if bounds is None else joined([bounds, found])
     return bounds
 
 
-def _contains(bounds: list[tuple[int, int]], box: Box) -> bool:
-    return all(low <= s.start and s.stop - 1 <= high for (low, high), s in zip(bounds, box, strict=True))
+def contains(bounds: Bounds, box: Box) -> bool:
+    """Whether a box of voxels lies within bounds."""
+    return all(low <= side.start and side.stop - 1 <= high for (low, high), side in zip(bounds, box, strict=True))
+
+
+def joined(found: Sequence[Bounds]) -> list[tuple[int, int]]:
+    """Return the bounds of all of some bounds, at least one."""
+    return [(min(low for low, _ in along), max(high for _, high in along)) for along in zip(*found, strict=True)]
 
 
 def _bounds(votes: npt.NDArray[np.uint8], box: Box) -> list[tuple[int, int]] | None:

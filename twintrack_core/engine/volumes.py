@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from twintrack_core import kernels
 from twintrack_core.codes import CODE_VALUES, OnInvalid
 from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
 from twintrack_core.cohort.masks import VESSEL_LABELS
-from twintrack_core.cohort.roi import marked_bounds
+from twintrack_core.cohort.roi import Bounds, contains, joined, marked_bounds
 from twintrack_core.cohort.store import Cohort, StoredCase
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.engine.tiles import (
@@ -35,9 +34,6 @@ from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics import CaseVolumes, Result, VolumeMetric
 from twintrack_core.metrics.evaluation import Measured
 from twintrack_core.metrics.volumes import extent
-
-_Bounds: TypeAlias = tuple[tuple[int, int], ...]
-"""First and last voxel along each axis."""
 
 # A map that gives every code the float16 value that the code is: what a kernel writes with it are the codes.
 _CODES = CODE_VALUES.astype(np.float16)
@@ -197,18 +193,18 @@ class _Scores:
         self._tiles: list[Tile] = [tuple(tile) for tile in union(case, tiles_of(case, case.probability)).tolist()]
         self.background = self._background()
 
-    def bounds(self) -> _Bounds | None:
+    def bounds(self) -> Bounds | None:
         """Where the codes differ from the background; None where they do not."""
-        bounds: _Bounds | None = None
+        bounds: Bounds | None = None
         # The outermost tiles first: where everything is written they leave nothing to be looked at.
         for tile in self._tiles[:1] + self._tiles[:0:-1]:
             box = tile_box(tile, self._shape, self._case.shape)
-            if bounds is not None and _contains(bounds, box):
+            if bounds is not None and contains(bounds, box):
                 continue
             inside = extent(self._read(tile, box) != self.background)
             if inside is not None:
                 found = tuple((b.start + s.start, b.start + s.stop - 1) for b, s in zip(box, inside, strict=True))
-                bounds = found if bounds is None else _joined([bounds, found])
+                bounds = found if bounds is None else joined([bounds, found])
         return bounds
 
     def codes(self, box: Box) -> npt.NDArray[np.uint16]:
@@ -269,21 +265,13 @@ def _check_vessels(case: StoredCase, vessels: npt.NDArray[np.uint8]) -> None:
         )
 
 
-def _surrounded(found: Sequence[Sequence[tuple[int, int]]], shape: Sequence[int]) -> Box:
+def _surrounded(found: Sequence[Bounds], shape: Sequence[int]) -> Box:
     """Return the box around bounds and one voxel about them, as far as the volume has it."""
     if not found:
         return tuple(slice(0, 1) for _ in shape)
     return tuple(
-        slice(max(0, low - 1), min(size, high + 2)) for (low, high), size in zip(_joined(found), shape, strict=True)
+        slice(max(0, low - 1), min(size, high + 2)) for (low, high), size in zip(joined(found), shape, strict=True)
     )
-
-
-def _joined(found: Sequence[Sequence[tuple[int, int]]]) -> _Bounds:
-    return tuple((min(low for low, _ in along), max(high for _, high in along)) for along in zip(*found, strict=True))
-
-
-def _contains(bounds: _Bounds, box: Box) -> bool:
-    return all(low <= side.start and side.stop - 1 <= high for (low, high), side in zip(bounds, box, strict=True))
 
 
 def _within(box: Sequence[slice], outer: Box) -> Box:

@@ -5,7 +5,7 @@ from twintrack_core.metrics.evaluation import Evaluation, Row, SummaryRow, evalu
 from twintrack_core.metrics.metric import Metric, Noted, Result, Suite, Undefined, VolumeMetric
 from twintrack_core.metrics.registry import get, names, preferred_roi, resolve
 from twintrack_core.metrics.reliability import Reliability, reliability_band, reliability_of
-from twintrack_core.metrics.volumes import CaseVolumes
+from twintrack_core.metrics.volumes import CaseVolumes, extent
 
 __all__ = [
     "CaseVolumes",
@@ -24,6 +24,7 @@ __all__ = [
     "Undefined",
     "VolumeMetric",
     "evaluate",
+    "extent",
     "get",
     "names",
     "preferred_roi",

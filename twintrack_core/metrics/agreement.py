@@ -96,13 +96,13 @@ def staple_sensitivity_of_rater(cells: ScoredCells, rater: str) -> float:
     STAPLE is estimated over the whole volume of each case; the sums are over the region.
     """
     cells.require_rater(rater)
-    return _rate(_against_staple(cells, marked=True), rater)
+    return _mean_rate({rater: _against_staple(cells, marked=True)[rater]})
 
 
 def staple_specificity_of_rater(cells: ScoredCells, rater: str) -> float:
     """Specificity of a rater to STAPLE: as `staple_sensitivity_of_rater`, of 1 - W and what the rater left unmarked."""
     cells.require_rater(rater)
-    return _rate(_against_staple(cells, marked=False), rater)
+    return _mean_rate({rater: _against_staple(cells, marked=False)[rater]})
 
 
 def staple_sensitivity(cells: ScoredCells) -> float:
@@ -118,10 +118,8 @@ def staple_specificity(cells: ScoredCells) -> float:
 def _against_staple(cells: ScoredCells, *, marked: bool) -> dict[str, tuple[float, float]]:
     """Return of each rater the sum of W, or of 1 - W, where the rater agrees, and everywhere in the rater's cases.
 
-    Cases without a mark are left out: they have no STAPLE.
-
-    Cases with one or two raters are left out: their marks do not determine STAPLE, which then ends, after thousands of
-    iterations, somewhere that follows from the rates it starts with.
+    Left out are cases without a mark, which have no STAPLE, and cases with one or two raters: their marks do not
+    determine it, and it ends, after thousands of iterations, somewhere that follows from the rates it starts with.
     """
     cases = [case for case in cells.cases if len(case.histogram.raters) > 2]
     if not cases:
@@ -142,10 +140,6 @@ def _against_staple(cells: ScoredCells, *, marked: bool) -> dict[str, tuple[floa
             agreed, total = found[rater]
             found[rater] = agreed + float(np.where(agrees, weight, 0).sum()), total + float(weight.sum())
     return found
-
-
-def _rate(sums: dict[str, tuple[float, float]], rater: str) -> float:
-    return _mean_rate({rater: sums[rater]})
 
 
 def _mean_rate(sums: dict[str, tuple[float, float]]) -> float:

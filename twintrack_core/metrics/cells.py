@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,6 @@ from twintrack_core.histogram import CaseStatistics, JointHistogram, RegionName
 from twintrack_core.metrics.once import Once
 from twintrack_core.names import some
 from twintrack_core.targets import target_values
-
-_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +110,7 @@ class ScoredCells(Once):
         """(n,) int64 voxels of the cells, above 0, sorted by number of raters, score and marks."""
         return self._cells[2]
 
-    @property
+    @cached_property
     def n_voxels(self) -> int:
         """Number of voxels."""
         return int(self.count.sum())
@@ -120,12 +118,8 @@ class ScoredCells(Once):
     @cached_property
     def n_raters(self) -> int | None:
         """Number of raters; None where cases differ."""
-        return _common([len(case.histogram.raters) for case in self.cases])
-
-    @cached_property
-    def voxel_mm3(self) -> float | None:
-        """Volume of a voxel in mm3; None where cases differ."""
-        return _common([case.voxel_mm3 for case in self.cases])
+        numbers = {len(case.histogram.raters) for case in self.cases}
+        return numbers.pop() if len(numbers) == 1 else None
 
     @cached_property
     def raters(self) -> tuple[str, ...]:
@@ -241,7 +235,3 @@ def _read_only(*arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
     for array in arrays:
         array.flags.writeable = False
     return arrays
-
-
-def _common(values: Sequence[_Number]) -> _Number | None:
-    return values[0] if len(set(values)) == 1 else None

@@ -14,7 +14,7 @@ from twintrack_core.errors import RequestError, TwinTrackError
 from twintrack_core.histogram import CohortStatistics, RegionName
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics.cells import ScoredCells
-from twintrack_core.metrics.metric import Noted, Result, Undefined, VolumeMetric
+from twintrack_core.metrics.metric import CASE_BY_CASE, Noted, Result, Undefined, VolumeMetric
 from twintrack_core.metrics.registry import AnyMetric, resolve
 
 RAW = "raw"
@@ -22,7 +22,6 @@ CALIBRATED = "calibrated"
 
 _REGIONS: tuple[RegionName, ...] = ("whole", "roi")
 _NO_VOLUMES = Undefined("it needs voxels: evaluate the cohort, not its statistics")
-_CASE_BY_CASE = Undefined("it is taken case by case")
 
 Measured: TypeAlias = Mapping[tuple[str, str, str], Result]
 """Values of volume metrics by case, variant and name of the metric."""
@@ -200,7 +199,7 @@ def _summary_rows(
 
 def _pooled(metric: AnyMetric, cells: ScoredCells) -> Result:
     if isinstance(metric, VolumeMetric) or not metric.pooled:
-        return _CASE_BY_CASE
+        return CASE_BY_CASE
     try:
         return metric(cells)
     except TwinTrackError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from twintrack_core.errors import FitError, PluginError, TwinTrackError
 from twintrack_core.histogram import RegionName
+from twintrack_core.plugins import say
 
 if TYPE_CHECKING:
     from twintrack_core.metrics.cells import ScoredCells
@@ -20,6 +21,9 @@ class Undefined:
     """No value, and why: never NaN, never a made-up 0."""
 
     why: str
+
+
+CASE_BY_CASE = Undefined("it is taken case by case")
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Metric(_Described):
         if not len(cells.count):
             return Undefined("there are no voxels")
         if len(cells.cases) > 1 and not self.pooled:
-            return Undefined("it is taken case by case")
+            return CASE_BY_CASE
         return _checked(self.name, lambda: self.function(cells))
 
 
@@ -173,7 +177,7 @@ def _checked(name: str, compute: Callable[[], Result]) -> Result:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"The metric {name!r} failed: {error!r:.200}.", None, "Leave it out, or report this to those who made it."
+            f"The metric {name!r} failed: {say(error)}.", None, "Leave it out, or report this to those who made it."
         ) from error
     if not math.isfinite(value):
         return Undefined(f"the value is {value}")

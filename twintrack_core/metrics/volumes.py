@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,6 @@ import numpy.typing as npt
 from twintrack_core.codes import CODE_VALUES, MAX_RATERS, N_CODES
 from twintrack_core.errors import FitError, RequestError
 from twintrack_core.metrics.once import Once
-
-T = TypeVar("T")
 
 Extent = tuple[slice, slice, slice]
 """A half-open box of voxels."""

@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         ranking = rank(_evaluations(arguments.evaluations), arguments.reading, arguments.variant)
     except TwinTrackError as error:
-        print(f"twintrack-curvas: {error}", file=sys.stderr)  # noqa: T201
+        print(f"twintrack-curvas: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(ranking.to_dict(), indent=2) if arguments.json else table(ranking))  # noqa: T201
+    print(json.dumps(ranking.to_dict(), indent=2) if arguments.json else table(ranking))
     return 0
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from twintrack_core.errors import FitError
-from twintrack_core.metrics import CaseVolumes
+from twintrack_core.metrics import CaseVolumes, extent
 
 THRESHOLDS = np.linspace(0.1, 0.8, 6)
 """Scores above which the prediction is taken as a lesion: those of the thresholded Dice."""
@@ -30,18 +30,14 @@ Box: TypeAlias = tuple[slice, slice, slice]
 
 def vessel_boxes(vessels: npt.NDArray[np.uint8]) -> dict[int, Box]:
     """Return where each vessel lies that there is, by its label."""
-    ends = []
-    for axis in range(3):
-        filled = np.flatnonzero(vessels.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(filled):
-            return {}
-        ends.append((int(filled[0]), int(filled[-1]) + 1))
-    # The search for each label takes time for every voxel, and most of them are of no vessel.
-    found = ndimage.find_objects(vessels[tuple(slice(*end) for end in ends)])
+    around = extent(vessels != 0)
+    if around is None:
+        return {}
     boxes: dict[int, Box] = {}
-    for label, box in enumerate(found, start=1):
+    # The search for each label takes time for every voxel, and most of them are of no vessel.
+    for label, box in enumerate(ndimage.find_objects(vessels[around]), start=1):
         if box is not None:
-            z, y, x = (slice(start + part.start, start + part.stop) for (start, _), part in zip(ends, box, strict=True))
+            z, y, x = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(around, box, strict=True))
             boxes[label] = (z, y, x)
     return boxes
 

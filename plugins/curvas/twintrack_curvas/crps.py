@@ -75,8 +75,7 @@ def _voxels(cells: ScoredCells) -> tuple[float, npt.NDArray[np.float64]]:
 
 
 def _mm3(cells: ScoredCells) -> float:
-    assert cells.voxel_mm3 is not None  # there is one case  # noqa: S101
-    return cells.voxel_mm3
+    return cells.cases[0].voxel_mm3
 
 
 def _tabulated(z: float) -> float:

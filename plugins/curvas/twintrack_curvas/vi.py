@@ -67,7 +67,7 @@ def _named(labels: tuple[int, ...]) -> str:
     return ", ".join(f"{label} {VESSELS[label]}" for label in labels)
 
 
-def _of_vessel(official: bool, text: str) -> VolumeMetric:
+def _of_vessel(text: str, *, official: bool) -> VolumeMetric:
     """Return the metric of one vessel, by its label or name."""
     found = [label for label, name in VESSELS.items() if text in (str(label), name)]
     metric = VI_OFFICIAL if official else VI_EXACT
@@ -95,7 +95,7 @@ VI_OFFICIAL = VolumeMetric(
     source="CURVAS-PDACVI challenge, MICCAI 2025",
     needs=("votes", "vessels"),
     argument="VESSEL",
-    with_argument=partial(_of_vessel, True),  # noqa: FBT003
+    with_argument=partial(_of_vessel, official=True),
 )
 
 VI_EXACT = VolumeMetric(
@@ -108,5 +108,5 @@ VI_EXACT = VolumeMetric(
     source="CURVAS-PDACVI challenge, MICCAI 2025",
     needs=("votes", "vessels"),
     argument="VESSEL",
-    with_argument=partial(_of_vessel, False),  # noqa: FBT003
+    with_argument=partial(_of_vessel, official=False),
 )
