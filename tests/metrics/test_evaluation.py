@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from twintrack_core.calibrators import fit
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.maps import CalibrationMap
-from twintrack_core.metrics import Metric, Noted, Result, ScoredCells, Undefined, evaluate
+from twintrack_core.metrics import Metric, Noted, Result, ScoredCells, Undefined, case_values, evaluate
 
 PANELS = {"b": ("ann", "bob", "cy"), "a": ("bob", "di"), "unmarked": ("ann",)}
 
@@ -152,3 +153,42 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
             evaluate(cohort(), maps)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="no case"):
         evaluate(CohortStatistics({}))
+
+
+@pytest.mark.parametrize("region", ["whole", "roi"])
+def test_values_of_cases_are_those_of_evaluate(region: Any) -> None:
+    statistics = cohort()
+    maps = {"one": fit(statistics), "two": fit(statistics, "platt")}
+    names = [metric.name for metric in metrics.resolve(None)]
+    rows = {
+        (row.variant, row.case, row.metric): row.value
+        for row in evaluate(statistics, maps).rows
+        if row.region == region
+    }
+    found = case_values(statistics, [None, *maps.values()], None, region, ["b", "unmarked"])
+    assert found.shape == (3, 2, len(names))
+    assert found.dtype == np.float64
+    for i, variant in enumerate(("raw", "calibrated:one", "calibrated:two")):
+        for j, case in enumerate(("b", "unmarked")):
+            for k, name in enumerate(names):
+                expected = rows[variant, case, name]
+                assert np.isnan(found[i, j, k]) if expected is None else found[i, j, k] == expected
+
+
+def test_values_of_cases_that_there_are_not() -> None:
+    """Without voxels, in a region a metric is not taken over, without raters, and of unknown names."""
+    statistics = cohort()
+    tdsc, of_volumes = metrics.resolve(["tdsc", "surface_dice"])
+    assert isinstance(tdsc, Metric)
+    with pytest.MonkeyPatch.context() as patch:
+        given = replace(tdsc, regions=("whole",)), of_volumes
+        patch.setattr("twintrack_core.metrics.evaluation.resolve", lambda _: given)
+        assert np.isnan(case_values(statistics, [None], None, "roi")).all()
+        assert np.isnan(case_values(statistics, [None], None, "whole")).any(axis=(0, 1)).tolist() == [False, True]
+    unrated = CohortStatistics({"x": CaseStatistics(arrays("b").keep_raters([]))})
+    assert np.isnan(case_values(unrated, [None, fit(statistics)], None, "whole")).all()
+    assert case_values(statistics, [], None, "whole").shape == (0, 3, len(metrics.resolve(None)))
+    with pytest.raises(RequestError, match="no case 'c'"):
+        case_values(statistics, [None], None, "whole", ["c"])
+    with pytest.raises(RequestError, match="no metric 'dice'"):
+        case_values(statistics, [None], ["dice"], "whole")

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.errors import FitError
-from twintrack_core.metrics.cells import ScoredCells, within
+from twintrack_core.metrics.cells import ScoredCells
 from twintrack_core.metrics.metric import Metric, Result, Undefined
 from twintrack_core.metrics.raters import with_rater
+from twintrack_core.metrics.tables import within
 from twintrack_core.targets import staple
 
 
@@ -21,6 +22,10 @@ def fleiss_kappa(cells: ScoredCells) -> Result:
     Of R raters of whom k mark a voxel, 2 k (R - k) / (R (R - 1)) of the pairs disagree; if a fraction q of all
     decisions are marks, 2 q (1 - q) of the pairs would. See Fleiss 1971.
     """
+    return cells.of_marks((__name__, "kappa"), _fleiss_kappa)
+
+
+def _fleiss_kappa(cells: ScoredCells) -> Result:
     if cells.n_raters is None:
         return Undefined("the cases have different numbers of raters: take krippendorff_alpha")
     if cells.n_raters == 1:
@@ -38,6 +43,10 @@ def krippendorff_alpha(cells: ScoredCells) -> Result:
     Unlike `fleiss_kappa` it allows for cases of different raters; a voxel with one rater makes no pair and is left out.
     See Krippendorff, Content Analysis, 2004.
     """
+    return cells.of_marks((__name__, "alpha"), _krippendorff_alpha)
+
+
+def _krippendorff_alpha(cells: ScoredCells) -> Result:
     observed, marks, unmarked, paired = _disagreement(cells)
     if not paired:
         return Undefined("it takes 2 raters or more")
@@ -71,6 +80,10 @@ def pairwise_dice(cells: ScoredCells) -> Result:
 
     A pair is taken over the cases that both rated; one that marked nothing there is left out.
     """
+    return cells.of_marks((__name__, "dice"), _pairwise_dice)
+
+
+def _pairwise_dice(cells: ScoredCells) -> Result:
     both: dict[tuple[str, str], int] = {}
     either: dict[tuple[str, str], int] = {}
     for panel in cells.panels:
@@ -116,6 +129,10 @@ def staple_specificity(cells: ScoredCells) -> float:
 
 
 def _against_staple(cells: ScoredCells, *, marked: bool) -> dict[str, tuple[float, float]]:
+    return cells.of_marks((__name__, "staple", marked), lambda raw: _sums_of_staple(raw, marked=marked))
+
+
+def _sums_of_staple(cells: ScoredCells, *, marked: bool) -> dict[str, tuple[float, float]]:
     """Return of each rater the sum of W, or of 1 - W, where the rater agrees, and everywhere in the rater's cases.
 
     Left out are cases without a mark, which have no STAPLE, and cases with one or two raters: their marks do not

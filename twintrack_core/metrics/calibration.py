@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from twintrack_core.metrics.cells import ScoredCells
 from twintrack_core.metrics.metric import Metric
-from twintrack_core.metrics.reliability import N_BINS, bins_of, sums
+from twintrack_core.metrics.reliability import N_BINS, binned, sums
 
 
 def ece_mhr(cells: ScoredCells) -> float:
@@ -55,11 +55,13 @@ def _bin_gaps(cells: ScoredCells) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 
 def _gaps(cells: ScoredCells) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    scores = cells.scores
-    place = bins_of(scores.score)
-    weight = sums(place, scores.count)
-    gap = np.abs(sums(place, scores.count * scores.score) - sums(place, scores.count * scores.mean))
-    return weight, gap / np.maximum(weight, 1)
+    weight, gap = np.zeros(N_BINS), np.zeros(N_BINS)
+    for table in cells.tables:
+        score, by_marks, _ = binned(cells, table)
+        weight += by_marks.sum(axis=0)
+        marks = sum(k * of_k.astype(np.float64) for k, of_k in enumerate(by_marks))  # more than int64 may hold
+        gap += score - marks / len(table.raters)
+    return weight, np.abs(gap) / np.maximum(weight, 1)
 
 
 METRICS = (

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.codes import CODE_VALUES, N_CODES
+from twintrack_core.codes import CODE_VALUES
 from twintrack_core.errors import FitError
-from twintrack_core.histogram import CaseStatistics, JointHistogram, RegionName
+from twintrack_core.histogram import CaseStatistics, RegionName
 from twintrack_core.metrics.once import Once
+from twintrack_core.metrics.tables import Condensed, PanelScores
 from twintrack_core.names import some
-from twintrack_core.targets import target_values
+from twintrack_core.targets import check_target
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,18 +116,18 @@ class ScoredCells(Once):
     @cached_property
     def n_voxels(self) -> int:
         """Number of voxels."""
-        return int(self.count.sum())
+        return sum(int(panel.count.sum()) for panel in self.panels)
 
     @cached_property
     def n_raters(self) -> int | None:
         """Number of raters; None where cases differ."""
-        numbers = {len(case.histogram.raters) for case in self.cases}
+        numbers = {len(panel.raters) for panel in self.panels}
         return numbers.pop() if len(numbers) == 1 else None
 
     @cached_property
     def raters(self) -> tuple[str, ...]:
         """Names of everybody who rated a case, sorted."""
-        return tuple(sorted({rater for case in self.cases for rater in case.histogram.raters}))
+        return tuple(sorted({rater for panel in self.panels for rater in panel.raters}))
 
     def require_rater(self, name: str) -> None:
         """Refuse the name of a rater who rated no case.
@@ -140,26 +143,19 @@ class ScoredCells(Once):
     @cached_property
     def scores(self) -> Scores:
         """The voxels grouped by score alone."""
-        voxels = np.zeros(N_CODES, dtype=np.int64)
-        total = np.zeros(N_CODES)
-        for n_raters, table in self._tables.items():
-            voxels += table @ np.ones(n_raters + 1, dtype=np.int64)  # several times as quick as the sum of short rows
-            total += table @ np.arange(n_raters + 1.0) / n_raters  # marks may be more than int64 can count
-        present = np.flatnonzero(voxels)
-        mean = np.minimum(total[present] / voxels[present], 1.0)  # rounding may carry a mean of ones past 1
-        return Scores(*_read_only(CODE_VALUES[present], voxels[present], mean))
+        parts = []
+        for table in self.tables:
+            # Marks may be more than int64 can count.
+            marks = sum(k * of_k.astype(np.float64) for k, of_k in enumerate(table.by_marks[1:], 1))
+            parts.append((table.code, table.voxels, marks / len(table.raters)))
+        code, voxels, total = _added(parts, np.int64, np.float64)
+        mean = np.minimum(total / voxels, 1.0)  # rounding may carry a mean of ones past 1
+        return Scores(*_read_only(CODE_VALUES[code], voxels, mean))
 
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
         """The voxels grouped by who marked them alone, a panel for each set of raters."""
-        found: dict[tuple[str, ...], npt.NDArray[np.int64]] = {}
-        for case in self.cases:
-            raters = tuple(sorted(case.histogram.raters))
-            histogram = case.histogram.reorder_raters(raters)
-            counts = found.setdefault(raters, np.zeros(1 << len(raters), dtype=np.int64))
-            inside = within(histogram, self.region)
-            np.add.at(counts, histogram.pattern[inside], histogram.count[inside])
-        return tuple(Panel(raters, *_read_only(counts)) for raters, counts in sorted(found.items()))
+        return tuple(Panel(table.raters, table.condensed.count) for table in self.tables)
 
     def labelled(self, consensus: str) -> LabelledScores:
         """Tell the voxels apart by a rater or a consensus.
@@ -180,44 +176,84 @@ class ScoredCells(Once):
         """
         return self.once((__name__, consensus), lambda: self._label(consensus))
 
+    def relabel(self, codes: npt.NDArray[np.integer[Any]]) -> ScoredCells:
+        """Return the voxels of the volumes that a map would write.
+
+        The cells are those of ``ScoredCells.of`` cases that are relabelled. What maps do not change is shared.
+
+        Parameters
+        ----------
+        codes
+            (15361,) score codes that do not decrease: `CalibrationMap.codes`.
+        """
+        return _Relabelled.by(self._raw, codes if self._codes is None else codes[self._codes])
+
+    def of_marks(self, key: Any, compute: Callable[[ScoredCells], T]) -> T:
+        """Return what ``compute`` gives of these cells whatever their scores are: it is called for all maps once.
+
+        Parameters
+        ----------
+        key
+            As in `once`.
+        compute
+            Function of the cells before any map.
+        """
+        return self._raw.once(key, lambda: compute(self._raw))
+
+    @cached_property
+    def tables(self) -> tuple[PanelScores, ...]:
+        """What the rest is made of: the voxels of each set of raters, in order."""
+        found: dict[tuple[str, ...], list[CaseStatistics]] = {}
+        for case in self.cases:
+            found.setdefault(tuple(sorted(case.histogram.raters)), []).append(case)
+        return tuple(PanelScores(Condensed(raters, cases, self.region)) for raters, cases in sorted(found.items()))
+
+    @cached_property
+    def _raw(self) -> ScoredCells:
+        return self
+
+    @cached_property
+    def _codes(self) -> npt.NDArray[np.integer[Any]] | None:
+        """What became of each score code since."""
+        return None
+
     def _label(self, consensus: str) -> LabelledScores:
+        check_target(consensus)
         name = consensus.removeprefix("rater:")
         if name != consensus:
             self.require_rater(name)
-        table = np.zeros((2, N_CODES), dtype=np.int64)
-        for case in self.cases:
-            histogram = case.histogram
-            if name == consensus or name in histogram.raters:
-                unmarked = consensus == "staple" and len(self.cases) > 1 and not histogram.pattern.any()
-                values = np.zeros(1) if unmarked else target_values(histogram, consensus)
-                inside = within(histogram, self.region)
-                place = (values >= 0.5).astype(np.intp)[histogram.pattern[inside]] * N_CODES + histogram.code[inside]
-                np.add.at(table.reshape(-1), place, histogram.count[inside])
-        present = np.flatnonzero(table.any(axis=0))
-        return LabelledScores(*_read_only(CODE_VALUES[present], table[1, present], table[0, present]))
+        parts = []
+        for table in self.tables:
+            if name == consensus:
+                marked = self._marked(table, consensus)
+            elif name in table.raters:
+                marked = table.by_rater[table.raters.index(name)]
+            else:
+                continue
+            parts.append((table.code, marked, table.voxels - marked))
+        code, marked, unmarked = _added(parts, np.int64, np.int64)
+        return LabelledScores(*_read_only(CODE_VALUES[code], marked, unmarked))
 
-    @cached_property
-    def _tables(self) -> dict[int, npt.NDArray[np.int64]]:
-        """Voxels of every score code and number of marks, (15361, R + 1) for each number of raters R, in order."""
-        tables: dict[int, npt.NDArray[np.int64]] = {}
-        for case in self.cases:
-            histogram = case.histogram
-            n_raters = len(histogram.raters)
-            table = tables.setdefault(n_raters, np.zeros((N_CODES, n_raters + 1), dtype=np.int64))
-            inside = within(histogram, self.region)
-            place = histogram.code[inside].astype(np.intp) * (n_raters + 1)
-            place += np.bitwise_count(histogram.pattern[inside])
-            np.add.at(table.reshape(-1), place, histogram.count[inside])
-        return dict(sorted(tables.items()))
+    def _marked(self, table: PanelScores, consensus: str) -> npt.NDArray[np.int64]:
+        """Return the voxels of each score that a majority or STAPLE marks."""
+        if consensus == "majority":
+            return np.asarray(table.by_marks[len(table.raters) // 2 + 1 :].sum(axis=0), dtype=np.int64)
+        sums = self.of_marks(
+            (__name__, "staple", table.raters),
+            lambda raw: table.condensed.sums_of_staple(unmarked=len(raw.cases) > 1),
+        )
+        return table.label(sums)
 
     @cached_property
     def _cells(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         score, mhr, count = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
-        for n_raters, table in self._tables.items():
-            flat = table.reshape(-1)
+        for n_raters in sorted({len(table.raters) for table in self.tables}):
+            alike = [table for table in self.tables if len(table.raters) == n_raters]
+            codes, *by_marks = _added([(table.code, *table.by_marks) for table in alike], *[np.int64] * (n_raters + 1))
+            flat = np.column_stack(by_marks).reshape(-1)
             place = np.flatnonzero(flat > 0)  # of one bool axis: several times as quick as np.nonzero of two
             code, marks = np.divmod(place, n_raters + 1)
-            score.append(CODE_VALUES[code])
+            score.append(CODE_VALUES[codes[code]])
             mhr.append(marks / n_raters)
             count.append(flat[place])
         columns = np.concatenate(score), np.concatenate(mhr), np.concatenate(count)
@@ -225,9 +261,34 @@ class ScoredCells(Once):
         return columns
 
 
-def within(histogram: JointHistogram, region: RegionName) -> slice | npt.NDArray[np.bool_]:
-    """Return which cells of a histogram lie in a region; those of "whole" are not folded, and may share a place."""
-    return slice(None) if region == "whole" else histogram.region == 1
+class _Relabelled(ScoredCells):
+    """Cells under a map. Few metrics look at the histograms of the cases, which are relabelled when one does."""
+
+    @classmethod
+    def by(cls, raw: ScoredCells, codes: npt.NDArray[np.integer[Any]]) -> _Relabelled:
+        """Relabel cells that are not."""
+        cells = cls.__new__(cls)
+        tables = tuple(PanelScores(table.condensed, codes) for table in raw.tables)
+        vars(cells).update(region=raw.region, roi=raw.roi, tables=tables, _raw=raw, _codes=codes)
+        return cells
+
+    @cached_property
+    def cases(self) -> tuple[CaseStatistics, ...]:
+        codes = self._codes
+        return self._raw.cases if codes is None else tuple(case.relabel(codes) for case in self._raw.cases)
+
+
+def _added(parts: Sequence[tuple[npt.NDArray[Any], ...]], *dtypes: type[np.generic]) -> tuple[npt.NDArray[Any], ...]:
+    """Add columns of several tables at each score code: the codes that occur, ascending, and the sums, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    code = np.unique(np.concatenate([np.zeros(0, dtype=np.uint16), *(part[0] for part in parts)]))
+    columns = [np.zeros(len(code), dtype=dtype) for dtype in dtypes]
+    for own, *rest in parts:
+        place = np.searchsorted(code, own)
+        for column, added in zip(columns, rest, strict=True):
+            column[place] += added
+    return code, *columns
 
 
 def _read_only(*arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:

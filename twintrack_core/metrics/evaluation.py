@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from twintrack_core.errors import RequestError, TwinTrackError
 from twintrack_core.histogram import CohortStatistics, RegionName
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics.cells import ScoredCells
-from twintrack_core.metrics.metric import CASE_BY_CASE, Noted, Result, Undefined, VolumeMetric
+from twintrack_core.metrics.metric import CASE_BY_CASE, Metric, Noted, Result, Undefined
 from twintrack_core.metrics.registry import AnyMetric, resolve
 
 RAW = "raw"
@@ -135,22 +136,75 @@ def evaluate(
     wanted = resolve(metrics)
     if not len(statistics):
         raise RequestError("There is no case to evaluate.", "Allowed: statistics of one case or more.")
-    rows: list[Row] = []
-    summary: list[SummaryRow] = []
     named = variants(maps)
+    codes = _codes(named.values())
     hidden = not (progress and sys.stderr.isatty())
-    total = len(named) * len(statistics)
-    with tqdm(desc="evaluating", unit="case", total=total, file=sys.stderr, disable=hidden, leave=False) as bar:
-        for variant, calibration in named.items():
-            cohort = statistics if calibration is None else statistics.relabel(calibration.codes)
-            found: list[Row] = []
-            for case in cohort:
-                found += _case_rows(cohort, case, variant, wanted, measured or {})
-                bar.update()
-            rows += found
-            summary += _summary_rows(cohort, variant, wanted, found)
-    place = {name: index for index, name in enumerate(statistics.names)}
-    return Evaluation(tuple(sorted(rows, key=lambda row: place[row.case])), tuple(summary))
+    rows: list[Row] = []
+    with tqdm(
+        desc="evaluating", unit="case", total=len(statistics), file=sys.stderr, disable=hidden, leave=False
+    ) as bar:
+        for name, case in statistics.items():
+            cells = [ScoredCells.of([case], region, statistics.roi) for region in _REGIONS]
+            for variant, new in zip(named, codes, strict=True):
+                for region, raw in zip(_REGIONS, cells, strict=True):
+                    seen = _seen(raw, new)
+                    for metric in _taken_over(region, wanted):
+                        result = (measured or {}).get((name, variant, metric.name), _NO_VOLUMES)
+                        if isinstance(metric, Metric):
+                            result = _measure(metric, seen, f"Case {name}")
+                        rows.append(Row(name, metric.name, variant, region, *_value(result)))
+            bar.update()
+    return Evaluation(tuple(rows), tuple(_summary_rows(statistics, named, codes, wanted, rows)))
+
+
+def case_values(
+    statistics: CohortStatistics,
+    maps: Sequence[CalibrationMap | None],
+    metrics: Iterable[str] | None,
+    region: RegionName,
+    cases: Sequence[str] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Evaluate cases one by one, as `evaluate` does, under many maps.
+
+    Parameters
+    ----------
+    statistics
+        Joint histograms of the cases.
+    maps
+        The maps, None for the scores as they are.
+    metrics
+        Names of metrics and suites; all of ours that need no voxels by default.
+    region
+        "whole" or "roi".
+    cases
+        Names of cases, all by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        (maps, cases, metrics) float64, in the order of ``cases`` and of `resolve`; NaN where a metric is undefined, is
+        not taken over the region, or needs voxels.
+
+    Raises
+    ------
+    RequestError
+        For an unknown metric or case.
+    PluginError
+        As in `evaluate`.
+    """
+    wanted = resolve(metrics)
+    names = statistics.names if cases is None else tuple(cases)
+    taken = [(i, metric) for i, metric in enumerate(wanted) if isinstance(metric, Metric) and region in metric.regions]
+    codes = _codes(maps)
+    values = np.full((len(codes), len(names), len(wanted)), np.nan)
+    for place, name in enumerate(names):
+        raw = ScoredCells.of([statistics[name]], region, statistics.roi)
+        for of_map, new in zip(values[:, place], codes, strict=True):
+            seen = _seen(raw, new)
+            for i, metric in taken:
+                value, _ = _value(_measure(metric, seen, f"Case {name}"))
+                of_map[i] = np.nan if value is None else value
+    return values
 
 
 def variants(maps: CalibrationMap | Mapping[str, CalibrationMap] | None) -> dict[str, CalibrationMap | None]:
@@ -164,46 +218,46 @@ def variants(maps: CalibrationMap | Mapping[str, CalibrationMap] | None) -> dict
     return found
 
 
-def _case_rows(
-    cohort: CohortStatistics, case: str, variant: str, metrics: Sequence[AnyMetric], measured: Measured
-) -> Iterator[Row]:
-    for region in _REGIONS:
-        cells = ScoredCells.of([cohort[case]], region, cohort.roi)
-        for metric in _taken_over(region, metrics):
-            if isinstance(metric, VolumeMetric):
-                result = measured.get((case, variant, metric.name), _NO_VOLUMES)
-            else:
-                try:
-                    result = metric(cells)
-                except TwinTrackError as error:
-                    raise type(error)(f"Case {case}: {error.what}", error.allowed, error.action) from error
-            yield Row(case, metric.name, variant, region, *_value(result))
+def _codes(maps: Iterable[CalibrationMap | None]) -> list[npt.NDArray[np.uint16] | None]:
+    """Return what each map makes of the score codes; None for the scores as they are."""
+    return [None if calibration is None else calibration.codes for calibration in maps]
 
 
-def _summary_rows(
-    cohort: CohortStatistics, variant: str, metrics: Sequence[AnyMetric], rows: Sequence[Row]
-) -> Iterator[SummaryRow]:
-    values: dict[tuple[str, RegionName], list[float]] = {}
-    for row in rows:
-        found = values.setdefault((row.metric, row.region), [])
-        if row.value is not None:
-            found.append(row.value)
-    for region in _REGIONS:
-        cells = ScoredCells.of([case for _, case in cohort.items()], region, cohort.roi)
-        for metric in _taken_over(region, metrics):
-            defined = values[metric.name, region]
-            mean = float(np.mean(defined)) if defined else None
-            pooled, why = _value(_pooled(metric, cells))
-            yield SummaryRow(metric.name, variant, region, mean, pooled, len(defined), why)
+def _seen(raw: ScoredCells, codes: npt.NDArray[np.uint16] | None) -> ScoredCells:
+    return raw if codes is None else raw.relabel(codes)
 
 
-def _pooled(metric: AnyMetric, cells: ScoredCells) -> Result:
-    if isinstance(metric, VolumeMetric) or not metric.pooled:
-        return CASE_BY_CASE
+def _measure(metric: Metric, cells: ScoredCells, where: str) -> Result:
     try:
         return metric(cells)
     except TwinTrackError as error:
-        raise type(error)(f"All cases pooled: {error.what}", error.allowed, error.action) from error
+        raise type(error)(f"{where}: {error.what}", error.allowed, error.action) from error
+
+
+def _summary_rows(
+    statistics: CohortStatistics,
+    variants: Iterable[str],
+    codes: Sequence[npt.NDArray[np.uint16] | None],
+    metrics: Sequence[AnyMetric],
+    rows: Sequence[Row],
+) -> Iterator[SummaryRow]:
+    values: dict[tuple[str, str, RegionName], list[float]] = {}
+    for row in rows:
+        found = values.setdefault((row.variant, row.metric, row.region), [])
+        if row.value is not None:
+            found.append(row.value)
+    cells = [ScoredCells.of([case for _, case in statistics.items()], region, statistics.roi) for region in _REGIONS]
+    for variant, new in zip(variants, codes, strict=True):
+        for region, raw in zip(_REGIONS, cells, strict=True):
+            seen = _seen(raw, new)
+            for metric in _taken_over(region, metrics):
+                defined = values[variant, metric.name, region]
+                mean = float(np.mean(defined)) if defined else None
+                result: Result = CASE_BY_CASE
+                if isinstance(metric, Metric) and metric.pooled:
+                    result = _measure(metric, seen, "All cases pooled")
+                pooled, why = _value(result)
+                yield SummaryRow(metric.name, variant, region, mean, pooled, len(defined), why)
 
 
 def _taken_over(region: RegionName, metrics: Sequence[AnyMetric]) -> list[AnyMetric]:

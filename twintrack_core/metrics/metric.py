@@ -101,11 +101,11 @@ class Metric(_Described):
         PluginError
             If the function fails.
         """
-        if not cells.cases:
+        if not cells.raters:
             return Undefined("there are no raters")
-        if not len(cells.count):
+        if not cells.n_voxels:
             return Undefined("there are no voxels")
-        if len(cells.cases) > 1 and not self.pooled:
+        if not self.pooled and len(cells.cases) > 1:
             return CASE_BY_CASE
         return _checked(self.name, lambda: self.function(cells))
 

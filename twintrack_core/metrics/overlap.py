@@ -19,23 +19,37 @@ def tdsc(cells: ScoredCells) -> float:
     1e-6 is added to the denominator; the Dice of two empty sets is 1. Both comparisons are strict and in float64, so
     four of five raters are not above 0.8.
     """
-    return float(np.mean([_dice_above(cells, threshold) for threshold in _TDSC_THRESHOLDS]))
+    predicted, marked, both = (np.zeros(len(_TDSC_THRESHOLDS), dtype=np.int64) for _ in range(3))
+    for table in cells.tables:
+        by_marks, _ = table.of_runs(np.searchsorted(table.score, _TDSC_THRESHOLDS, side="right"))
+        above = np.cumsum(by_marks[:, :0:-1], axis=1)[:, ::-1]  # above each threshold
+        enough = np.arange(len(table.raters) + 1)[:, np.newaxis] / len(table.raters) > _TDSC_THRESHOLDS
+        predicted += above.sum(axis=0)
+        marked += (enough * by_marks.sum(axis=1, keepdims=True)).sum(axis=0)
+        both += (enough * above).sum(axis=0)
+    sizes = zip(predicted.tolist(), marked.tolist(), both.tolist(), strict=True)
+    return math.fsum(_dice(*of_threshold) for of_threshold in sizes) / len(_TDSC_THRESHOLDS)
 
 
-def _dice_above(cells: ScoredCells, threshold: float) -> float:
-    predicted, marked = cells.score > threshold, cells.mhr > threshold
-    total = int(cells.count[predicted].sum()) + int(cells.count[marked].sum())
-    if total == 0:
-        return 1.0
-    return 2 * int(cells.count[predicted & marked].sum()) / (total + _SMOOTHING)
+def _dice(predicted: int, marked: int, both: int) -> float:
+    return 2 * both / (predicted + marked + _SMOOTHING) if predicted + marked else 1.0
 
 
 def volume_error(cells: ScoredCells) -> Result:
     """Signed relative error of the probabilistic volume: (sum of p - sum of m) / sum of m."""
-    marked = float((cells.count * cells.mhr).sum())
+    marked = cells.of_marks((__name__, "volume"), _marked_volume)
     if marked == 0:
         return Undefined("no rater marked a voxel")
-    return float((cells.count * cells.score).sum()) / marked - 1
+    return float((cells.scores.count * cells.scores.score).sum()) / marked - 1
+
+
+def _marked_volume(cells: ScoredCells) -> float:
+    """Return the sum of m over voxels."""
+    return math.fsum(
+        marks * voxels / len(table.raters)
+        for table in cells.tables
+        for marks, voxels in enumerate(table.condensed.by_marks.tolist())
+    )
 
 
 METRICS = (

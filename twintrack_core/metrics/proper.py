@@ -6,6 +6,7 @@ What is linear in m is taken from the mean of m at each score, which is the same
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,11 @@ _OF_UNMARKED = -np.log1p(-np.clip(CODE_VALUES, _CLIP_LOW, _CLIP_HIGH))
 
 def brier_mhr(cells: ScoredCells) -> float:
     """Brier score to the MHR: mean of (p - m)^2."""
-    return float((cells.count * (cells.score - cells.mhr) ** 2).sum() / cells.n_voxels)
+    total = 0.0
+    for table in cells.tables:
+        mhr = np.arange(len(table.raters) + 1)[:, np.newaxis] / len(table.raters)
+        total += float((table.by_marks * (table.score - mhr) ** 2).sum())
+    return total / cells.n_voxels
 
 
 def brier_calibration(cells: ScoredCells) -> float:
@@ -58,50 +63,74 @@ def kl_mhr(cells: ScoredCells) -> Result:
 
 def js_mhr(cells: ScoredCells) -> float:
     """Jensen-Shannon divergence of MHR and score: mean of H((m + p) / 2) - (H(m) + H(p)) / 2, H the binary entropy."""
-    scores = cells.scores
-    middle = float((cells.count * entropy((cells.mhr + cells.score) / 2)).sum() / cells.n_voxels)
-    of_score = float((scores.count * entropy(scores.score)).sum() / cells.n_voxels)
-    return min(max(0.0, middle - (_entropy_of_mhr(cells) + of_score) / 2), math.log(2))
+    middle, of_score = 0.0, 0.0
+    for table in cells.tables:
+        middle += float((table.by_marks * _entropy_between(len(table.raters)).take(table.code, axis=1)).sum())
+        of_score += float((table.voxels * entropy_of_codes()[table.code]).sum())
+    return min(max(0.0, (middle - of_score / 2) / cells.n_voxels - _entropy_of_mhr(cells) / 2), math.log(2))
+
+
+@cache
+def _entropy_between(n_raters: int) -> npt.NDArray[np.float64]:
+    """Return the binary entropy of (m + p) / 2, (R + 1, 15361) for every m of R raters and every code."""
+    mhr = np.arange(n_raters + 1)[:, np.newaxis] / n_raters
+    return entropy((mhr + CODE_VALUES) / 2)
+
+
+@cache
+def entropy_of_codes() -> npt.NDArray[np.float64]:
+    """Return the binary entropy of the value of each code, (15361,), in nats."""
+    return entropy(CODE_VALUES)
 
 
 def _cross_entropy(cells: ScoredCells) -> float:
+    """Return the cross-entropy to the MHR; two metrics share it."""
+    return cells.once((__name__, "cross-entropy"), lambda: _cross_entropy_of(cells))
+
+
+def _cross_entropy_of(cells: ScoredCells) -> float:
     scores = cells.scores
-    of_marked, of_unmarked = log_losses(scores.score)
+    of_marked, of_unmarked = log_losses(scores.score.astype(np.float16).view(np.uint16))
     loss = scores.mean * of_marked + (1 - scores.mean) * of_unmarked
     return float((scores.count * loss).sum() / cells.n_voxels)
 
 
 def _entropy_of_mhr(cells: ScoredCells) -> float:
     """Return the mean over voxels of the binary entropy of m, in nats."""
+    return cells.of_marks((__name__, "entropy"), _entropy_of)
+
+
+def _entropy_of(cells: ScoredCells) -> float:
     total = 0.0
-    for panel in cells.panels:
-        mhr = np.bitwise_count(np.arange(len(panel.count))) / len(panel.raters)
-        total += float((panel.count * entropy(mhr)).sum())
+    for table in cells.tables:
+        mhr = np.arange(len(table.raters) + 1) / len(table.raters)
+        total += float((table.condensed.by_marks * entropy(mhr)).sum())
     return total / cells.n_voxels
 
 
 def entropy(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the binary entropy of (n,) probabilities, in nats."""
+    """Return the binary entropy of probabilities, in nats."""
     return np.asarray(entr(p) + entr(1 - p))
 
 
-def log_losses(score: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def log_losses(code: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return -log p and -log(1 - p) in nats, p clipped to [2^-25, 1 - 2^-12]: the losses of a mark, and of none.
 
     Parameters
     ----------
-    score
-        (n,) float64 values of score codes.
+    code
+        (n,) score codes.
     """
-    code = score.astype(np.float16).view(np.uint16)
     return _OF_MARKED[code], _OF_UNMARKED[code]
 
 
 def _noted(cells: ScoredCells, value: float) -> Result:
-    contradicted = ((cells.score == 0) & (cells.mhr > 0)) | ((cells.score == 1) & (cells.mhr < 1))
-    if not contradicted.any():
+    n_contradicted = 0
+    for table in cells.tables:
+        low, high = table.at_ends[0].T
+        n_contradicted += int(low[1:].sum() + high[:-1].sum())
+    if not n_contradicted:
         return value
-    n_contradicted = int(cells.count[contradicted].sum())
     return Noted(
         value,
         f"{n_contradicted} of {cells.n_voxels} voxels have a score of 0 or 1 that a rater contradicts; it was clipped",

@@ -6,19 +6,20 @@ A rater's figure is over the cases that have the rater. The plain name of a metr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.codes import CODE_ONE
 from twintrack_core.errors import FitError, RequestError
-from twintrack_core.metrics.cells import LabelledScores, Panel, ScoredCells
+from twintrack_core.metrics.cells import ScoredCells
 from twintrack_core.metrics.metric import Metric, Noted, Result
 from twintrack_core.metrics.proper import log_losses
-from twintrack_core.metrics.reliability import N_BINS, bins_of, sums
+from twintrack_core.metrics.reliability import N_BINS, binned
+from twintrack_core.metrics.tables import Condensed, PanelScores
 
 
 class OfRater(Protocol):
@@ -55,34 +56,27 @@ def with_rater(base: Metric, function: OfRater) -> Metric:
 
 def ece_of_rater(cells: ScoredCells, rater: str) -> float:
     """Expected calibration error to a rater: mean over voxels of |mean p - mean y| of their bin, 15 bins."""
-    found = _marks(cells, rater)
-    place = bins_of(found.score)
-    voxels = found.marked + found.unmarked
-    gap = np.abs(sums(place, voxels * found.score) - sums(place, found.marked))
-    return float(gap.sum() / int(voxels.sum()))
+    return _mean(_alone(cells, rater).ece)
 
 
 def brier_of_rater(cells: ScoredCells, rater: str) -> float:
     """Brier score to a rater: mean of (p - y)^2."""
-    found = _marks(cells, rater)
-    loss = found.marked * (1 - found.score) ** 2 + found.unmarked * found.score**2
-    return float(loss.sum() / int((found.marked + found.unmarked).sum()))
+    return _mean(_alone(cells, rater).brier)
 
 
 def log_loss_of_rater(cells: ScoredCells, rater: str) -> Result:
     """Log loss to a rater: mean of -y log p - (1 - y) log(1 - p), in nats, p clipped to [2^-25, 1 - 2^-12]."""
-    return _log_loss(cells, rater).noted("voxels have a score of 0 or 1 that the rater contradicts")
+    return _alone(cells, rater).log_loss("voxels have a score of 0 or 1 that the rater contradicts")
 
 
 def ece_rater(cells: ScoredCells) -> float:
     """Mean over raters of `ece_of_rater`."""
-    return _mean([ece_of_rater(cells, rater) for rater in _raters(cells)])
+    return _mean(_each_alone(cells).ece)
 
 
 def log_loss_rater(cells: ScoredCells) -> Result:
     """Mean over raters of `log_loss_of_rater`."""
-    found = [_log_loss(cells, rater) for rater in _raters(cells)]
-    return _together(found).noted("decisions of raters contradict a score of 0 or 1")
+    return _each_alone(cells).log_loss("decisions of raters contradict a score of 0 or 1")
 
 
 def brier_rater(cells: ScoredCells) -> float:
@@ -97,171 +91,199 @@ def brier_rater(cells: ScoredCells) -> float:
 
 def ece_without_rater(cells: ScoredCells, rater: str) -> float:
     """`ece_mhr` to the mean human response of all raters but one."""
-    return _without(cells, rater).ece
+    return _mean(_without(cells, rater).ece)
 
 
 def brier_without_rater(cells: ScoredCells, rater: str) -> float:
     """`brier_mhr` to the mean human response of all raters but one."""
-    return _without(cells, rater).brier
+    return _mean(_without(cells, rater).brier)
 
 
 def log_loss_without_rater(cells: ScoredCells, rater: str) -> Result:
     """`cross_entropy_mhr` to the mean human response of all raters but one."""
-    return _without(cells, rater).log_loss.noted("voxels have a score of 0 or 1 that a rater contradicts")
+    return _without(cells, rater).log_loss("voxels have a score of 0 or 1 that a rater contradicts")
 
 
 def ece_without(cells: ScoredCells) -> float:
     """Mean of `ece_without_rater` over the rater left out."""
-    return _mean([found.ece for found in _all_left_out(cells)])
+    return _mean(_each_left_out(cells).ece)
 
 
 def brier_without(cells: ScoredCells) -> float:
     """Mean of `brier_without_rater` over the rater left out."""
-    return _mean([found.brier for found in _all_left_out(cells)])
+    return _mean(_each_left_out(cells).brier)
 
 
 def log_loss_without(cells: ScoredCells) -> Result:
     """Mean of `log_loss_without_rater` over the rater left out."""
-    found = _together([found.log_loss for found in _all_left_out(cells)])
-    return found.noted("voxels, counted for every rater left out, have a score of 0 or 1 that a rater contradicts")
+    return _each_left_out(cells).log_loss(
+        "voxels, counted for every rater left out, have a score of 0 or 1 that a rater contradicts"
+    )
 
 
 @dataclass(frozen=True)
-class _LogLoss:
-    """A mean logarithmic loss, and how many of how many decisions contradicted a score that was clipped."""
+class _Sums:
+    """Sums over voxels of scores against what each of some raters marked, or against the mean of all raters but each.
 
-    value: float
-    refuted: int
-    total: int
-
-    def noted(self, what: str) -> Result:
-        if not self.refuted:
-            return self.value
-        return Noted(self.value, f"{self.refuted} of {self.total} {what}; it was clipped")
-
-
-@dataclass
-class _LeftOut:
-    """Sums over voxels of scores against the mean human response of all raters but one."""
-
-    voxels: int = 0
-    gaps: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(N_BINS))
-    squares: float = 0.0
-    losses: float = 0.0
-    refuted: int = 0
-
-    @property
-    def ece(self) -> float:
-        return float(np.abs(self.gaps).sum() / self.voxels)
-
-    @property
-    def brier(self) -> float:
-        return max(0.0, self.squares / self.voxels)
-
-    @property
-    def log_loss(self) -> _LogLoss:
-        return _LogLoss(self.losses / self.voxels, self.refuted, self.voxels)
-
-
-def _without(cells: ScoredCells, rater: str) -> _LeftOut:
-    cells.require_rater(rater)
-    found = _left_out(cells).get(rater)
-    if found is None:
-        raise FitError("there is no other rater")
-    if not found.voxels:
-        raise FitError("there are no voxels")
-    return found
-
-
-def _left_out(cells: ScoredCells) -> dict[str, _LeftOut]:
-    """Return the sums for every rater who has another in some case; three metrics share them."""
-    return cells.once((__name__, "left out"), lambda: _leave_out(cells))
-
-
-def _leave_out(cells: ScoredCells) -> dict[str, _LeftOut]:
-    found: dict[str, _LeftOut] = {}
-    for panel in cells.panels:
-        if len(panel.raters) > 1:
-            cases = tuple(case for case in cells.cases if set(case.histogram.raters) == set(panel.raters))
-            alike = cells if len(cases) == len(cells.cases) else replace(cells, cases=cases)
-            _add_panel(found, alike, panel)
-    return found
-
-
-def _add_panel(found: dict[str, _LeftOut], cells: ScoredCells, panel: Panel) -> None:
-    """Add the voxels of cases that share a panel, for every rater of it.
-
-    It takes no more of the others' marks than how many there are at each score and, for the squares, how many there
-    are of each pattern.
+    Attributes
+    ----------
+    raters
+        Names of the n raters.
+    voxels, refuted
+        (n,) int64 voxels of their cases, and those whose score of 0 or 1 is contradicted.
+    gaps
+        (n, 15) float64 sums of score less mark over bins.
+    squares, losses
+        (n,) float64 sums of squared differences, and of logarithmic losses.
     """
-    score, count = cells.scores.score, cells.scores.count
-    place = bins_of(score)
-    of_marked, of_unmarked = log_losses(score)
-    n_voxels, expected = int(count.sum()), sums(place, count * score)
-    square, unmarked_loss = float((count * score**2).sum()), float((count * of_unmarked).sum())
-    own = [cells.labelled(f"rater:{rater}").marked for rater in panel.raters]
-    everybodys = np.sum(own, axis=0, dtype=np.float64)  # R times as many as there are voxels: int64 might overflow
-    for bit, rater in enumerate(panel.raters):
-        marked = (everybodys - own[bit]) / (len(own) - 1)
-        mhr = np.bitwise_count(np.arange(len(panel.count)) & ~(1 << bit)) / (len(own) - 1)
-        total = found.setdefault(rater, _LeftOut())
-        total.voxels += n_voxels
-        total.gaps += expected - sums(place, marked)
-        total.squares += square - 2 * float((score * marked).sum()) + float((panel.count * mhr**2).sum())
-        total.losses += unmarked_loss + float((marked * (of_marked - of_unmarked)).sum())
-        total.refuted += _refuted(cells, rater)
+
+    raters: tuple[str, ...]
+    voxels: npt.NDArray[np.int64]
+    refuted: npt.NDArray[np.int64]
+    gaps: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    losses: npt.NDArray[np.float64]
+
+    @property
+    def ece(self) -> npt.NDArray[np.float64]:
+        return np.asarray(np.abs(self.gaps).sum(axis=1) / self.voxels)
+
+    @property
+    def brier(self) -> npt.NDArray[np.float64]:
+        return np.maximum(self.squares / self.voxels, 0)
+
+    def log_loss(self, what: str) -> Result:
+        """Return the mean over raters of the logarithmic loss; ``what`` has a score that was clipped."""
+        value = _mean(self.losses / self.voxels)
+        refuted, total = (sum(counts.tolist()) for counts in (self.refuted, self.voxels))
+        return Noted(value, f"{refuted} of {total} {what}; it was clipped") if refuted else value
+
+    def of(self, rater: str) -> _Sums:
+        """Return those of a rater."""
+        return self._take([self.raters.index(rater)])
+
+    def with_voxels(self) -> _Sums:
+        """Return those of the raters whose cases hold voxels."""
+        return self if self.voxels.all() else self._take(np.flatnonzero(self.voxels).tolist())
+
+    def _take(self, places: list[int]) -> _Sums:
+        raters = tuple(self.raters[i] for i in places)
+        voxels, refuted = self.voxels[places], self.refuted[places]
+        return _Sums(raters, voxels, refuted, self.gaps[places], self.squares[places], self.losses[places])
+
+    @classmethod
+    def added(cls, parts: Sequence[_Sums]) -> _Sums:
+        """Add those of several panels, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        raters = tuple(sorted({rater for part in parts for rater in part.raters}))
+        n = len(raters)
+        counts = np.zeros((2, n), dtype=np.int64)
+        gaps, squares, losses = np.zeros((n, N_BINS)), np.zeros(n), np.zeros(n)
+        for part in parts:
+            places = [raters.index(rater) for rater in part.raters]
+            counts[:, places] += (part.voxels, part.refuted)
+            gaps[places] += part.gaps
+            squares[places] += part.squares
+            losses[places] += part.losses
+        return cls(raters, counts[0], counts[1], gaps, squares, losses)
 
 
-def _refuted(cells: ScoredCells, left_out: str) -> int:
-    """Return the voxels with a score of 0 or 1 that a rater other than one contradicts."""
-    refuted = 0
-    for case in cells.cases:
-        histogram = case.histogram
-        others = (1 << len(histogram.raters)) - 1 - (1 << histogram.raters.index(left_out))
-        marked = histogram.pattern & np.uint8(others)
-        contradicted = ((histogram.code == 0) & (marked != 0)) | ((histogram.code == CODE_ONE) & (marked != others))
-        if cells.region == "roi":
-            contradicted &= histogram.region == 1
-        refuted += int(histogram.count[contradicted].sum())
-    return refuted
+def _alone(cells: ScoredCells, rater: str) -> _Sums:
+    """Return the sums against a rater."""
+    cells.require_rater(rater)
+    found = _each_alone(cells)
+    if rater not in found.raters:
+        raise FitError("there are no voxels")
+    return found.of(rater)
 
 
-def _all_left_out(cells: ScoredCells) -> list[_LeftOut]:
-    found = [sums_of_one for sums_of_one in _left_out(cells).values() if sums_of_one.voxels]
-    if not found:
+def _without(cells: ScoredCells, rater: str) -> _Sums:
+    """Return the sums against all raters but one."""
+    cells.require_rater(rater)
+    found = _against(cells)[1]
+    if rater not in found.raters:
+        raise FitError("there is no other rater")
+    if rater not in found.with_voxels().raters:
+        raise FitError("there are no voxels")
+    return found.of(rater)
+
+
+def _each_alone(cells: ScoredCells) -> _Sums:
+    return _against(cells)[0].with_voxels()
+
+
+def _each_left_out(cells: ScoredCells) -> _Sums:
+    found = _against(cells)[1].with_voxels()
+    if not found.raters:
         raise FitError("it takes 2 raters or more")
     return found
 
 
-def _raters(cells: ScoredCells) -> list[str]:
-    """Return the raters whose cases hold voxels."""
-    return [rater for rater in cells.raters if len(cells.labelled(f"rater:{rater}").score)]
+def _against(cells: ScoredCells) -> tuple[_Sums, _Sums]:
+    """Return the sums against every rater, and for every rater who has another in some case; metrics share them."""
+    return cells.once((__name__, "sums"), lambda: _sums_of(cells))
 
 
-def _marks(cells: ScoredCells, rater: str) -> LabelledScores:
-    found = cells.labelled(f"rater:{rater}")
-    if not len(found.score):
-        raise FitError("there are no voxels")
-    return found
+def _sums_of(cells: ScoredCells) -> tuple[_Sums, _Sums]:
+    alone = [_against_each(table, *binned(cells, table)) for table in cells.tables]
+    panels = zip(cells.tables, alone, strict=True)
+    left_out = [_against_others(cells, table, found) for table, found in panels if len(table.raters) > 1]
+    return _Sums.added(alone), _Sums.added(left_out)
 
 
-def _log_loss(cells: ScoredCells, rater: str) -> _LogLoss:
-    found = _marks(cells, rater)
-    of_marked, of_unmarked = log_losses(found.score)
-    total = int((found.marked + found.unmarked).sum())
-    value = float((found.marked * of_marked + found.unmarked * of_unmarked).sum() / total)
-    refuted = found.marked[found.score == 0].sum() + found.unmarked[found.score == 1].sum()
-    return _LogLoss(value, int(refuted), total)
-
-
-def _together(found: list[_LogLoss]) -> _LogLoss:
-    return _LogLoss(
-        _mean([loss.value for loss in found]), sum(loss.refuted for loss in found), sum(loss.total for loss in found)
+def _against_each(
+    table: PanelScores,
+    expected: npt.NDArray[np.float64],
+    by_marks: npt.NDArray[np.int64],
+    by_rater: npt.NDArray[np.int64],
+) -> _Sums:
+    of_marked, of_unmarked = log_losses(table.code)
+    marked = table.by_rater.astype(np.float64)
+    unmarked = table.voxels - marked
+    low, high = table.at_ends[1].T
+    return _Sums(
+        table.raters,
+        voxels=np.full(len(table.raters), by_marks.sum()),
+        refuted=low + table.at_ends[0][:, 1].sum() - high,
+        gaps=expected - by_rater,
+        squares=(marked * (1 - table.score) ** 2 + unmarked * table.score**2).sum(axis=1),
+        losses=(marked * of_marked + unmarked * of_unmarked).sum(axis=1),
     )
 
 
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
+def _against_others(cells: ScoredCells, table: PanelScores, alone: _Sums) -> _Sums:
+    """Return the sums against the others of a panel.
+
+    What is linear in the mean of their marks y is the mean of what is against each of them; so is the square, but for
+    the mean of y^2, which is y, in place of the square of the mean.
+    """
+    others = ~np.eye(len(table.raters), dtype=bool)
+
+    def mean(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.stack([sums[chosen].mean(axis=0) for chosen in others])
+
+    disagreement = cells.of_marks((__name__, table.raters), lambda _: _disagreement(table.condensed))
+    return _Sums(
+        table.raters,
+        alone.voxels,
+        table.contradicted_by_others(),
+        mean(alone.gaps),
+        mean(alone.squares) - disagreement,
+        mean(alone.losses),
+    )
+
+
+def _disagreement(condensed: Condensed) -> npt.NDArray[np.float64]:
+    """Return the sum over voxels of m (1 - m), m the mean of all raters but each, (R,) float64."""
+    patterns = np.arange(len(condensed.count))
+    others = len(condensed.raters) - 1
+    without = [np.bitwise_count(patterns & ~(1 << bit)) / others for bit in range(len(condensed.raters))]
+    return np.array([float((condensed.count * mhr * (1 - mhr)).sum()) for mhr in without])
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    return math.fsum(values.tolist()) / len(values)
 
 
 METRICS = (

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.histogram import CohortStatistics, RegionName
 from twintrack_core.metrics.cells import ScoredCells
+from twintrack_core.metrics.tables import PanelScores
 
 N_BINS = 15
 
@@ -52,50 +52,22 @@ def reliability_of(cells: ScoredCells) -> Reliability:
     return Reliability(voxels, sums(place, scores.count * scores.score) / filled, mean_mhr, np.sqrt(spread / filled))
 
 
-def reliability_band(
-    statistics: CohortStatistics, region: RegionName, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[_Bins, _Bins]:
-    """Return how far the mean human response of each bin may lie off by the choice of cases: a bootstrap of the cases.
-
-    Cases are drawn with replacement, as many as there are, and their voxels pooled.
+def binned(cells: ScoredCells, table: PanelScores) -> tuple[_Bins, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the sum of p in each bin, (15,), and its voxels by number of marks and by who marked them; see `of_runs`.
 
     Parameters
     ----------
-    statistics
-        Joint histograms of the cases; those without raters are left out.
-    region
-        What to look at: "whole" or "roi".
-    draws
-        Number of draws.
-    seed
-        Of the draws.
-    level
-        Fraction of the draws inside the band.
-
-    Returns
-    -------
-    low, high
-        (15,) float64 percentiles of `Reliability.mean_mhr`, of the draws in which the bin holds voxels; NaN where none
-        does.
-
-    References
-    ----------
-    B. Efron, R. J. Tibshirani: An Introduction to the Bootstrap, 1993, the percentile interval.
+    cells
+        The cells; several metrics of them share what is found.
+    table
+        One of their tables.
     """
-    cases = [ScoredCells.of([case], region, statistics.roi) for _, case in statistics.items() if case.histogram.raters]
-    binned = [(cells.scores, bins_of(cells.scores.score)) for cells in cases]
-    voxels = np.array([sums(place, scores.count) for scores, place in binned]).reshape(-1, N_BINS)
-    marks = np.array([sums(place, scores.count * scores.mean) for scores, place in binned]).reshape(-1, N_BINS)
-    low, high = np.full(N_BINS, np.nan), np.full(N_BINS, np.nan)
-    if not cases:
-        return low, high
-    times = np.random.default_rng(seed).multinomial(len(cases), np.full(len(cases), 1 / len(cases)), size=draws)
-    # Summed by loops rather than by a matrix product, so that every machine gives the same bits.
-    drawn = np.einsum("dc,cb->db", times.astype(np.float64), voxels)
-    means = np.einsum("dc,cb->db", times.astype(np.float64), marks) / np.where(drawn > 0, drawn, np.nan)
-    for k in np.flatnonzero((drawn > 0).any(axis=0)):
-        low[k], high[k] = np.nanquantile(means[:, k], [(1 - level) / 2, (1 + level) / 2])
-    return low, high
+    return cells.once((__name__, table.raters), lambda: _binned(table))
+
+
+def _binned(table: PanelScores) -> tuple[_Bins, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    score = sums(bins_of(table.score), table.voxels * table.score)
+    return score, *table.of_runs(np.searchsorted(table.score, _INNER_EDGES))
 
 
 def bins_of(score: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -11,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import digamma
 
-from twintrack_core.codes import MAX_RATERS
+from twintrack_core.codes import CODE_VALUES, MAX_RATERS
 from twintrack_core.errors import FitError, RequestError
 from twintrack_core.metrics.cells import LabelledScores, ScoredCells
 from twintrack_core.metrics.metric import Metric, Result, Undefined
-from twintrack_core.metrics.proper import entropy
+from twintrack_core.metrics.proper import entropy_of_codes
 from twintrack_core.targets import check_target
 
 _Values = npt.NDArray[np.float64]
@@ -28,25 +29,44 @@ _LARGE = 64  # from here on four terms of Stirling's series give the digamma fun
 
 def ncc(cells: ScoredCells) -> Result:
     """Normalised cross-correlation over voxels of the entropy of p with the raters' variance m (1 - m)."""
-    return _correlation(cells, entropy(cells.score))
+    return _correlation(cells, lambda code: entropy_of_codes()[code])
 
 
 def ncc_variance(cells: ScoredCells) -> Result:
     """Normalised cross-correlation over voxels of p (1 - p) with the raters' variance m (1 - m)."""
-    return _correlation(cells, cells.score * (1 - cells.score))
+    return _correlation(cells, lambda code: CODE_VALUES[code] * (1 - CODE_VALUES[code]))
 
 
-def _correlation(cells: ScoredCells, uncertainty: _Values) -> Result:
-    disagreement = cells.mhr * (1 - cells.mhr)
-    if np.ptp(uncertainty) < _SAME:
+def _correlation(cells: ScoredCells, uncertainty: Callable[[npt.NDArray[np.uint16]], _Values]) -> Result:
+    """Return the correlation of a function of the score code with the raters' variance."""
+    spread, mean, variance = cells.of_marks((__name__, "disagreement"), _disagreement)
+    found = [(table, uncertainty(table.code)) for table in cells.tables if len(table.code)]
+    if max(a.max() for _, a in found) - min(a.min() for _, a in found) < _SAME:
         return Undefined("the scores are everywhere as uncertain")
-    if np.ptp(disagreement) < _SAME:
+    if spread < _SAME:
         return Undefined("the raters disagree everywhere as much")
-    weight = cells.count / cells.n_voxels
-    a = uncertainty - (weight * uncertainty).sum()
-    b = disagreement - (weight * disagreement).sum()
-    found = (weight * a * b).sum() / math.sqrt(float((weight * a**2).sum()) * float((weight * b**2).sum()))
-    return float(np.clip(found, -1, 1))
+    mean_a = sum(float((table.voxels * a).sum()) for table, a in found) / cells.n_voxels
+    product, variance_a = 0.0, 0.0
+    for table, a in found:
+        centred = a - mean_a
+        variance_a += float((table.voxels * centred**2).sum()) / cells.n_voxels
+        of_marks = (table.by_marks * centred).sum(axis=1)
+        product += float((of_marks * (_disagreements(len(table.raters)) - mean)).sum()) / cells.n_voxels
+    return float(np.clip(product / math.sqrt(variance_a * variance), -1, 1))
+
+
+def _disagreement(cells: ScoredCells) -> tuple[float, float, float]:
+    """Return the range, mean and variance over voxels of m (1 - m)."""
+    values = np.concatenate([_disagreements(len(table.raters)) for table in cells.tables])
+    weight = np.concatenate([table.condensed.by_marks for table in cells.tables]) / cells.n_voxels
+    mean = float((weight * values).sum())
+    return float(np.ptp(values[weight > 0])), mean, float((weight * (values - mean) ** 2).sum())
+
+
+def _disagreements(n_raters: int) -> _Values:
+    """Return m (1 - m) of each number of marks."""
+    mhr = np.arange(n_raters + 1) / n_raters
+    return np.asarray(mhr * (1 - mhr))
 
 
 def _ncc_of(argument: str) -> Metric:
@@ -80,9 +100,10 @@ def _by_certainty(cells: ScoredCells) -> float:
 
 def eaurc(cells: ScoredCells) -> float:
     """Excess area under the risk-coverage curve: `aurc` less what it would be if the voxels came by ascending loss."""
-    marks = np.rint(cells.mhr * _PARTS).astype(np.intp)
     count = np.zeros(_PARTS + 1, dtype=np.int64)
-    np.add.at(count, np.where(cells.score > 0.5, _PARTS - marks, marks), cells.count)
+    for table in cells.tables:
+        unmarked, marked = table.of_runs(np.searchsorted(table.score, [0.5], side="right"))[0].T
+        count[:: _PARTS // len(table.raters)] += unmarked + marked[::-1]
     parts = np.flatnonzero(count)
     loss = parts / _PARTS
     return max(0.0, aurc(cells) - _area(loss, loss, count[parts]))
@@ -98,28 +119,28 @@ def _area(rank: _Values, loss: _Values, count: npt.NDArray[np.int64]) -> float:
     starts = np.flatnonzero(np.diff(rank[order], prepend=-np.inf))
     size = np.add.reduceat(count[order], starts)
     total = np.add.reduceat(count[order] * loss[order], starts)
-    before = np.cumsum(size) - size
+    until = np.concatenate([[0], np.cumsum(size)])
     loss_before = np.cumsum(total) - total
     mean = total / size
-    areas = mean * size + (loss_before - mean * before) * _harmonic(before, size)
-    return float(areas.sum() / int(size.sum()))
+    areas = mean * size + (loss_before - mean * until[:-1]) * _harmonic(until)
+    return float(areas.sum() / int(until[-1]))
 
 
-def _harmonic(n: npt.NDArray[np.int64], g: npt.NDArray[np.int64]) -> _Values:
-    """Return 1 / (n + 1) + ... + 1 / (n + g)."""
-    a = np.asarray(n + 1, dtype=np.float64)
-    b = np.asarray(n + g + 1, dtype=np.float64)
+def _harmonic(n: npt.NDArray[np.int64]) -> _Values:
+    """Return 1 / (a + 1) + ... + 1 / b for each two neighbours a and b of (k,) ascending numbers, (k - 1,)."""
+    x = np.asarray(n + 1, dtype=np.float64)
     # As a difference of digamma functions it loses its digits where n is large.
-    found = np.log1p(g / a) + (_stirling(b) - _stirling(a))
-    few = n < _LARGE
-    found[few] = digamma(b[few]) - digamma(a[few])
+    found = np.log1p(np.diff(n) / x[:-1]) + np.diff(_stirling(x))
+    few = int(np.searchsorted(n[:-1], _LARGE))
+    found[:few] = np.diff(digamma(x[: few + 1]))
     return np.asarray(found)
 
 
 def _stirling(x: _Values) -> _Values:
     """Return the digamma function less the logarithm, for large x."""
-    square = 1 / x**2
-    return np.asarray(-0.5 / x - square / 12 + square**2 / 120 - square**3 / 252)
+    inverse = 1 / x
+    square = inverse * inverse
+    return np.asarray(-0.5 * inverse - square * (1 / 12 - square * (1 / 120 - square / 252)))
 
 
 def auroc(cells: ScoredCells, consensus: str = "majority") -> Result:
