@@ -38,6 +38,10 @@ FULL = curve(
     package_version="0.1.0",
 )
 
+BAND = curve(
+    [0.1, 0.5, 0.9], [0.25, 0.25, 0.75], lower=[0.0, 0.125, 0.75], upper=[0.25, 0.5, 1.0], calibrator="venn_abers"
+)
+
 units = st.floats(0, 1)
 
 
@@ -45,7 +49,11 @@ units = st.floats(0, 1)
 def random_maps(draw: st.DrawFn) -> CalibrationMap:
     score = draw(st.lists(units, min_size=1, max_size=8, unique=True))
     value = draw(st.lists(units, min_size=len(score), max_size=len(score)))
-    return curve(sorted(score), sorted(value))
+    if draw(st.booleans()):
+        return curve(sorted(score), sorted(value))
+    columns = [sorted(draw(st.lists(units, min_size=len(score), max_size=len(score)))) for _ in range(3)]
+    lower, middle, upper = np.sort(columns, axis=0)
+    return curve(sorted(score), middle, lower=lower, upper=upper)
 
 
 @given(random_maps())
@@ -186,6 +194,8 @@ def test_json_gives_back_the_map(calibration: CalibrationMap) -> None:
     assert again.to_json() == text
     assert again.digest() == calibration.digest()
     np.testing.assert_array_equal(again.table, calibration.table)
+    for one, two in ((again.lower, calibration.lower), (again.upper, calibration.upper)):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_the_text_is_readable_and_holds_everything() -> None:
@@ -198,6 +208,76 @@ def test_the_text_is_readable_and_holds_everything() -> None:
     assert "\n    [0.1, 0.0],\n    [0.30000000000000004, 0.3333333333333333],\n    [0.9, 0.75]\n  ],\n" in text
     assert CalibrationMap.from_json(text).cases == ("case 1", "Fälle")
     assert repr(FULL) == f"<CalibrationMap: isotonic to mhr, 3 knots, from {2**53 + 1} voxels of 2 cases>"
+
+
+def test_a_band_is_two_more_numbers_at_every_knot() -> None:
+    text = BAND.to_json()
+    assert json.loads(text)["knots"] == [[0.1, 0.25, 0.0, 0.25], [0.5, 0.25, 0.125, 0.5], [0.9, 0.75, 0.75, 1.0]]
+    assert json.loads(text)["version"] == 1
+    assert "\n    [0.5, 0.25, 0.125, 0.5],\n" in text
+    assert repr(BAND) == "<CalibrationMap: venn_abers to nothing, 3 knots with a band, from 0 voxels of 0 cases>"
+
+
+def test_a_map_without_a_band_keeps_its_bytes() -> None:
+    assert curve([0.25], [1]).to_json() == (
+        '{\n  "calibrator": "",\n  "cases": [],\n  "format": "calibration-map",\n  "knots": [\n    [0.25, 1.0]\n  ],\n'
+        '  "package_version": "",\n  "parameters": {},\n  "raters": [],\n  "roi": null,\n  "statistics": "",\n'
+        '  "target": "",\n  "version": 1,\n  "voxels": 0\n}\n'
+    )
+
+
+def test_equality_sees_the_band() -> None:
+    document = json.loads(BAND.to_json())
+    others = [[[s, v] for s, v, _, _ in document["knots"]]]
+    for column, number in ((2, 0.0625), (3, 0.3)):
+        others.append(json.loads(json.dumps(document["knots"])))
+        others[-1][1][column] = number
+    found = [CalibrationMap.from_json(json.dumps(document | {"knots": knots})) for knots in others]
+    assert all(other != BAND for other in found)
+    assert len({BAND, *found}) == len({BAND.digest(), *(other.digest() for other in found)}) == 4
+
+
+def test_a_bound_is_a_map_of_its_own() -> None:
+    fitted = curve(
+        [0.2, 0.4], [0.5, 0.75], lower=[0.25, 0.5], upper=[0.5, 1.0], parameters={"bins": 3}, raters=("ann",), voxels=9
+    )
+    lower, upper = fitted.bound("lower"), fitted.bound("upper")
+    assert lower == curve([0.2, 0.4], [0.25, 0.5], parameters={"bins": 3, "bound": "lower"}, raters=("ann",), voxels=9)
+    assert upper == curve([0.2, 0.4], [0.5, 1.0], parameters={"bins": 3, "bound": "upper"}, raters=("ann",), voxels=9)
+    assert lower.lower is lower.upper is None
+    assert lower(0.0) == 0.25
+    assert fitted(0.0) == 0.5
+    assert dict(fitted.parameters) == {"bins": 3}
+
+
+def test_there_are_no_bounds_without_a_band() -> None:
+    with pytest.raises(RequestError, match=r"'isotonic' has no band.* lower bound\.\nAllowed: a map with a band"):
+        FULL.bound("lower")
+    with pytest.raises(RequestError, match="no band"):
+        BAND.bound("upper").bound("upper")
+    with pytest.raises(RequestError, match=r"no bound 'middle'\.\nAllowed: lower, upper"):
+        BAND.bound("middle")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "message"),
+    [
+        ([0.0, 0.0, 0.0], None, "have lower bounds, but no upper ones"),
+        (None, [1.0, 1.0, 1.0], "have upper bounds, but no lower ones"),
+        ([0.0, 0.0], [1.0, 1.0, 1.0], "3 scores and 2 lower bounds"),
+        ([0.0, 0.0, 0.0], [1.0] * 4, "3 scores and 4 upper bounds"),
+        ([[0.0, 0.0, 0.0]], [1.0, 1.0, 1.0], r"lower bounds have shape \(1, 3\)"),
+        ([0.2, 0.1, 0.3], [1.0, 1.0, 1.0], "Knot 1 has lower bound 0.1 after 0.2.*\nAllowed: non-decreasing lower"),
+        ([0.0, 0.0, 0.0], [0.9, 1.0, 0.95], "Knot 2 has upper bound 0.95 after 1.0.*\nAllowed: non-decreasing upper"),
+        ([0.0, 0.5, 0.5], [1.0, 1.0, 1.0], r"Knot 1 has lower bound 0.5 above its value 0.25.\nAllowed: lower"),
+        ([0.0, 0.0, 0.0], [0.3, 0.4, 0.5], r"Knot 2 has upper bound 0.5 below its value 0.75.\nAllowed: .* <= upper"),
+        ([-0.5, 0.0, 0.0], [1.0, 1.0, 1.0], r"Knot 0 has lower bound -0.5.\nAllowed: 0 to 1"),
+        ([0.0, 0.0, 0.0], [1.0, 1.0, np.nan], "Knot 2 has upper bound nan"),
+    ],
+)
+def test_bands_must_lie_around_the_value(lower: Any, upper: Any, message: str) -> None:
+    with pytest.raises(MapError, match=message):
+        curve([0.1, 0.5, 0.9], [0.25, 0.25, 0.75], lower=lower, upper=upper)
 
 
 def test_equality_sees_everything() -> None:
@@ -213,8 +293,11 @@ def test_equality_sees_everything() -> None:
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         FULL.voxels = 3  # type: ignore[misc]
-    with pytest.raises(ValueError, match="read-only"):
-        FULL.value[0] = 1
+    assert BAND.lower is not None
+    assert BAND.upper is not None
+    for array in (FULL.value, BAND.lower, BAND.upper):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
     score = np.array([0.0, 1.0])
     calibration = curve(score, score)
     score[1] = 0.5
@@ -262,6 +345,13 @@ def edited(**changes: Any) -> str:
         (edited(knots=[]), "0 scores"),
         (edited(knots={}), "knots is {}"),
         (edited(knots=[[0.1, 0.5, 0.6]]), "Knot 0 is"),
+        (edited(knots=[[0.1, 0.5, 0.4, 0.6, 0.7]]), "Knot 0 is"),
+        (edited(knots=[[0.1, 0.5], [0.2, 0.6, 0.5, 0.7]]), r"Knot 1 is .*\nAllowed: .*\[score, value, lower, upper\]"),
+        (edited(knots=[[0.1, 0.5, 0.4, 0.6], [0.2, 0.6]]), "Knot 1 is"),
+        (edited(knots=[[0.1, 0.5, None, None]]), "Knot 0 is"),
+        (edited(knots=[[0.1, 0.5, 0.4, "0.6"]]), "Knot 0 is"),
+        (edited(knots=[[0.1, 0.5, 0.6, 0.7]]), "Knot 0 has lower bound 0.6 above its value 0.5"),
+        (edited(knots=[[0.1, 0.5, 0.4, 10**400]]), "too large"),
         (edited(knots=[[0.1, "0.5"]]), "Knot 0 is"),
         (edited(knots=[[0.1, True]]), "Knot 0 is"),
         (edited(knots=[[0.1, None]]), "Knot 0 is"),

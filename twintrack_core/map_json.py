@@ -17,13 +17,15 @@ VERSION = 1
 _FIELDS = (
     "calibrator", "cases", "package_version", "parameters", "raters", "roi", "statistics", "target", "voxels",
 )  # fmt: skip
+_COLUMNS = ("score", "value", "lower", "upper")
 _MAX_BYTES = 1 << 24
 
 
 def dump_map(calibration: CalibrationMap) -> str:
     """Return the canonical text: sorted keys, one a line, one knot a line, shortest exact numbers."""
     document = {name: json.dumps(getattr(calibration, name), sort_keys=True, allow_nan=False) for name in _FIELDS}
-    knots = zip(calibration.score.tolist(), calibration.value.tolist(), strict=True)
+    columns = (calibration.score, calibration.value, calibration.lower, calibration.upper)
+    knots = zip(*(column.tolist() for column in columns if column is not None), strict=True)
     lines = ",\n".join(f"    {json.dumps(knot)}" for knot in knots)
     document |= {"format": json.dumps(FORMAT), "version": str(VERSION), "knots": f"[\n{lines}\n  ]"}
     body = ",\n".join(f'  "{name}": {text}' for name, text in sorted(document.items()))
@@ -61,8 +63,8 @@ def parse_map(text: str) -> dict[str, Any]:
     if wrong:
         state = "unknown" if wrong[0] in document else "missing"
         raise MapError(f"The field {wrong[0]!r:.80} is {state}.", f"Allowed: {', '.join(sorted(_FIELDS))}, knots.")
-    score, value = _parse_knots(document.pop("knots"))
-    return {**document, "score": score, "value": value}
+    knots = _parse_knots(document.pop("knots"))
+    return document | knots
 
 
 def read_text(path: Path) -> str:
@@ -89,16 +91,20 @@ def read_text(path: Path) -> str:
         raise MapError(f"The map cannot be read: {error.strerror or error}.") from error
 
 
-def _parse_knots(knots: Any) -> tuple[list[float], list[float]]:
+def _parse_knots(knots: Any) -> dict[str, list[float]]:
     if not isinstance(knots, list):
         raise MapError(f"knots is {knots!r:.80}.", "Allowed: a list of [score, value].")
+    length = 4 if knots and isinstance(knots[0], list) and len(knots[0]) == 4 else 2
     for place, knot in enumerate(knots):
-        if not isinstance(knot, list) or len(knot) != 2 or not all(type(number) in (int, float) for number in knot):
-            raise MapError(f"Knot {place} is {knot!r:.80}.", "Allowed: [score, value], two numbers from 0 to 1.")
+        numbers = knot if isinstance(knot, list) else []
+        if len(numbers) != length or not all(type(number) in (int, float) for number in numbers):
+            allowed = "Allowed: [score, value], two numbers from 0 to 1, or four at every knot"
+            raise MapError(f"Knot {place} is {knot!r:.80}.", f"{allowed}, [score, value, lower, upper].")
     try:
-        return [float(score) for score, _ in knots], [float(value) for _, value in knots]
+        columns = [[float(number) for number in column] for column in zip(*knots, strict=True)]
     except OverflowError as error:
         raise MapError("A knot has a number too large.", "Allowed: 0 to 1.") from error
+    return dict(zip(_COLUMNS[:length], columns or [[], []], strict=True))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from twintrack_core.codes import CODE_VALUES, OnInvalid, encode
 from twintrack_core.errors import MapError, RequestError
 from twintrack_core.map_json import dump_map, parse_map, read_text
 from twintrack_core.paths import write_text
+
+BOUNDS = ("lower", "upper")
+"""The two bounds of a band."""
 
 _OUTPUT_DTYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "uint8"))
 
@@ -51,11 +54,14 @@ class CalibrationMap:
         SHA-256 of the statistics it was fitted to, see `CohortStatistics.digest` and `JointHistogram.digest`.
     package_version
         Version of twintrack-core that made it.
+    lower, upper
+        The band, where the calibrator gives one: (n,) float64 bounds at the knots, non-decreasing,
+        0 <= lower <= value <= upper <= 1. What they mean is the calibrator's to say. None, both, where there is none.
 
     Raises
     ------
     MapError
-        If the knots are no such function, or the rest is of the wrong type.
+        If the knots are no such functions, or the rest is of the wrong type.
     """
 
     score: npt.NDArray[np.float64]
@@ -69,11 +75,21 @@ class CalibrationMap:
     voxels: int = 0
     statistics: str = ""
     package_version: str = ""
+    lower: npt.NDArray[np.float64] | None = None
+    upper: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("score", "value"):
-            object.__setattr__(self, name, _check_numbers(getattr(self, name), name))
-        _check_knots(self.score, self.value)
+        if (self.lower is None) != (self.upper is None):
+            there, missing = BOUNDS if self.upper is None else reversed(BOUNDS)
+            raise MapError(f"The knots have {there} bounds, but no {missing} ones.", "Allowed: both, or neither.")
+        columns = {"score": "score", "value": "value"}
+        if self.lower is not None:
+            columns |= {name: f"{name} bound" for name in BOUNDS}
+        for name, words in columns.items():
+            object.__setattr__(self, name, _check_numbers(getattr(self, name), words))
+        _check_knots({words: getattr(self, name) for name, words in columns.items()})
+        if self.lower is not None and self.upper is not None:
+            _check_band(self.lower, self.value, self.upper)
         for name in ("raters", "cases"):
             object.__setattr__(self, name, _check_names(getattr(self, name), name))
         for name in ("calibrator", "target", "statistics", "package_version"):
@@ -84,6 +100,35 @@ class CalibrationMap:
         if type(self.voxels) is not int or self.voxels < 0:
             raise MapError(f"voxels is {self.voxels!r:.80}.", "Allowed: an integer, 0 or more.")
         object.__setattr__(self, "parameters", _check_parameters(self.parameters))
+
+    def bound(self, which: Literal["lower", "upper"]) -> CalibrationMap:
+        """Return the map to one bound of the band, to be used like any other.
+
+        Parameters
+        ----------
+        which
+            "lower" or "upper".
+
+        Returns
+        -------
+        CalibrationMap
+            Its value is the bound and it has no band; its parameters say so, as ``"bound"``. The rest is the same.
+
+        Raises
+        ------
+        RequestError
+            If there is no such bound, or the map has no band.
+        """
+        if which not in BOUNDS:
+            raise RequestError(f"There is no bound {which!r}.", f"Allowed: {', '.join(BOUNDS)}.")
+        value = self.lower if which == "lower" else self.upper
+        if value is None:
+            raise RequestError(
+                f"The map of the calibrator {self.calibrator!r} has no band, so there is no {which} bound.",
+                "Allowed: a map with a band.",
+                "Fit one with a calibrator that gives bands, such as venn_abers of twintrack-venn-abers.",
+            )
+        return replace(self, value=value, lower=None, upper=None, parameters={**self.parameters, "bound": which})
 
     @cached_property
     def table(self) -> npt.NDArray[np.float64]:
@@ -213,7 +258,8 @@ class CalibrationMap:
 
     def __repr__(self) -> str:
         return (
-            f"<CalibrationMap: {self.calibrator or 'unnamed'} to {self.target or 'nothing'}, {len(self.score)} knots, "
+            f"<CalibrationMap: {self.calibrator or 'unnamed'} to {self.target or 'nothing'}, "
+            f"{len(self.score)} knots{'' if self.lower is None else ' with a band'}, "
             f"from {self.voxels} voxels of {len(self.cases)} cases>"
         )
 
@@ -273,18 +319,34 @@ def _check_numbers(values: Any, name: str) -> npt.NDArray[np.float64]:
     return numbers
 
 
-def _check_knots(score: npt.NDArray[np.float64], value: npt.NDArray[np.float64]) -> None:
-    if len(score) != len(value) or not len(score):
-        raise MapError(f"There are {len(score)} scores and {len(value)} values.", "Allowed: as many, one or more.")
-    for name, numbers, wrong, rule in (
-        ("score", score, np.diff(score) <= 0, "strictly increasing"),
-        ("value", value, np.diff(value) < 0, "non-decreasing"),
-    ):
+def _check_knots(columns: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    """Refuse numbers that are not as many as the scores, or out of order; the scores come first."""
+    n_scores = len(columns["score"])
+    if not n_scores:
+        raise MapError("There are 0 scores.", "Allowed: one or more.")
+    for name, numbers in columns.items():
+        if len(numbers) != n_scores:
+            raise MapError(f"There are {n_scores} scores and {len(numbers)} {name}s.", "Allowed: as many.")
+        step = np.diff(numbers)
+        wrong, rule = (step <= 0, "strictly increasing") if name == "score" else (step < 0, "non-decreasing")
         if wrong.any():
             place = int(np.argmax(wrong)) + 1
             raise MapError(
                 f"Knot {place} has {name} {float(numbers[place])!r} after {float(numbers[place - 1])!r}.",
                 f"Allowed: {rule} {name}s.",
+            )
+
+
+def _check_band(lower: npt.NDArray[np.float64], value: npt.NDArray[np.float64], upper: npt.NDArray[np.float64]) -> None:
+    for name, bound, wrong, side in (
+        ("lower", lower, lower > value, "above"),
+        ("upper", upper, upper < value, "below"),
+    ):
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            raise MapError(
+                f"Knot {place} has {name} bound {float(bound[place])!r} {side} its value {float(value[place])!r}.",
+                "Allowed: lower bound <= value <= upper bound.",
             )
 
 

@@ -7,7 +7,11 @@ rater's mark).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +21,7 @@ from twintrack_core.errors import FitError, RequestError
 from twintrack_core.histogram import CohortStatistics, JointHistogram, RegionName
 from twintrack_core.staple import Staple, staple
 
-__all__ = ["BinnedTarget", "Staple", "check_target", "staple", "target_values"]
+__all__ = ["BinnedTarget", "CaseTargets", "Staple", "check_target", "staple", "target_values"]
 
 _RATER = "rater:"
 
@@ -66,15 +70,15 @@ def check_target(target: str) -> None:
         raise RequestError(f"There is no target {target!r}.", "Allowed: mhr, majority, staple, rater:NAME.")
 
 
-def _fraction(histogram: JointHistogram, target: str) -> tuple[npt.NDArray[np.int64], int]:
-    """Return a target other than STAPLE as (2**R,) integers over one denominator, so that sums of it are exact."""
+def _fraction(histogram: JointHistogram, target: str) -> tuple[npt.NDArray[np.float64], int]:
+    """Return a target other than STAPLE as (2**R,) whole numbers over one denominator, so that sums of it are exact."""
     n_raters = len(histogram.raters)
     patterns = np.arange(1 << n_raters)
-    marks = np.bitwise_count(patterns).astype(np.int64)
+    marks = np.bitwise_count(patterns).astype(np.float64)
     if target == "mhr":
         return marks, n_raters
     if target == "majority":
-        return (2 * marks > n_raters).astype(np.int64), 1
+        return (2 * marks > n_raters).astype(np.float64), 1
     check_target(target)
     name = target.removeprefix(_RATER)
     if name not in histogram.raters:
@@ -83,7 +87,7 @@ def _fraction(histogram: JointHistogram, target: str) -> tuple[npt.NDArray[np.in
             f"Allowed: {', '.join(histogram.raters)}.",
             "Leave out the cases that this rater did not mark, or choose another target.",
         )
-    return ((patterns >> histogram.raters.index(name)) & 1).astype(np.int64), 1
+    return ((patterns >> histogram.raters.index(name)) & 1).astype(np.float64), 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +99,13 @@ class BinnedTarget:
     score
         (n,) float64 scores that occur, ascending, values of score codes.
     weight
-        (n,) int64 voxels of each score.
+        (n,) float64 voxels of each score, above 0; where cases count equally, multiples of them.
     mean
         (n,) float64 mean of the target over these voxels, in [0, 1].
     """
 
     score: npt.NDArray[np.float64]
-    weight: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
 
     @classmethod
@@ -124,9 +128,7 @@ class BinnedTarget:
         FitError
             For STAPLE of a volume without a mark.
         """
-        sums = _TargetSums()
-        sums.add(histogram, target, region)
-        return sums.binned()
+        return CaseTargets.from_histogram(histogram, target, region).binned()
 
     @classmethod
     def from_statistics(cls, statistics: CohortStatistics, target: str, region: RegionName = "roi") -> BinnedTarget:
@@ -142,41 +144,101 @@ class BinnedTarget:
         RequestError, FitError
             As in `from_histogram`, naming the case.
         """
-        sums = _TargetSums()
-        for name, case in statistics.items():
-            try:
-                sums.add(case.histogram, target, region)
-            except (RequestError, FitError) as error:
-                raise type(error)(f"Case {name}: {error.what}", error.allowed, error.action) from error
-        return sums.binned()
+        return CaseTargets.from_statistics(statistics, target, region).binned()
 
 
-class _TargetSums:
-    """Sums of weight and target at every code.
+@dataclass(frozen=True, eq=False)
+class CaseTargets:
+    """A target at every score, case by case: cases can be left out, repeated and weighted without reading cells again.
 
-    Marks are summed as integers, apart for each number of raters, so the sums depend on no order. STAPLE is not made of
-    integers: its sums are float64, in the order of the cases.
+    Attributes
+    ----------
+    score
+        (n,) float64 scores that occur in any case, ascending, values of score codes.
+    voxels
+        (cases, n) float64 voxels of each score.
+    total
+        (cases, n) float64 sums over these voxels of the target times ``denominator``: whole numbers but for STAPLE, so
+        that up to 2^53 they add up to the same in any order.
+    denominator
+        What the numbers of raters divide.
     """
 
-    def __init__(self) -> None:
-        self._weight = np.zeros(N_CODES, dtype=np.int64)
-        self._exact: dict[int, npt.NDArray[np.int64]] = {}
-        self._inexact = np.zeros(N_CODES)
+    score: npt.NDArray[np.float64]
+    voxels: npt.NDArray[np.float64]
+    total: npt.NDArray[np.float64]
+    denominator: int
 
-    def add(self, histogram: JointHistogram, target: str, region: RegionName) -> None:
-        cells = histogram.select(region)
-        np.add.at(self._weight, cells.code, cells.count)
-        values = target_values(histogram, target)  # refuses what has no target
-        if target == "staple":
-            self._inexact += np.bincount(cells.code, weights=cells.count * values[cells.pattern], minlength=N_CODES)
-        else:
-            numerator, denominator = _fraction(histogram, target)
-            sums = self._exact.setdefault(denominator, np.zeros(N_CODES, dtype=np.int64))
-            np.add.at(sums, cells.code, cells.count * numerator[cells.pattern])
+    @classmethod
+    def from_histogram(cls, histogram: JointHistogram, target: str, region: RegionName = "roi") -> CaseTargets:
+        """Take one case; see `BinnedTarget.from_histogram`."""
+        return cls._of([_sums(histogram, target, region)])
 
-    def binned(self) -> BinnedTarget:
-        present = np.flatnonzero(self._weight)
-        weight = self._weight[present]
-        total = sum((self._exact[n][present] / n for n in sorted(self._exact)), self._inexact[present])
+    @classmethod
+    def from_statistics(cls, statistics: CohortStatistics, target: str, region: RegionName = "roi") -> CaseTargets:
+        """Take the cases of a cohort, in its order; see `BinnedTarget.from_statistics`."""
+        found = []
+        for name, case in statistics.items():
+            try:
+                found.append(_sums(case.histogram, target, region))
+            except (RequestError, FitError) as error:
+                raise type(error)(f"Case {name}: {error.what}", error.allowed, error.action) from error
+        return cls._of(found)
+
+    @classmethod
+    def _of(cls, cases: Sequence[_Sums]) -> CaseTargets:
+        denominator = math.lcm(*(case.denominator for case in cases))
+        occurs = np.zeros(N_CODES, dtype=bool)
+        for case in cases:
+            occurs[case.code] = True
+        column = np.cumsum(occurs) - 1
+        voxels, total = (np.zeros((len(cases), int(occurs.sum()))) for _ in range(2))
+        for row, case in enumerate(cases):
+            voxels[row, column[case.code]] = case.voxels
+            total[row, column[case.code]] = case.total * (denominator // case.denominator)
+        return cls(CODE_VALUES[occurs], voxels, total, denominator)
+
+    @cached_property
+    def size(self) -> npt.NDArray[np.float64]:
+        """Voxels of each case, (cases,) float64."""
+        return np.asarray(self.voxels.sum(axis=1))
+
+    def binned(self, times: npt.NDArray[np.float64] | None = None) -> BinnedTarget:
+        """Pool the cases.
+
+        Parameters
+        ----------
+        times
+            (cases,) float64 how often each case counts, 0 or more; all of them once by default.
+        """
+        factor = np.ones(len(self.voxels)) if times is None else times
+        weight, total = np.zeros(len(self.score)), np.zeros(len(self.score))
+        # Row by row rather than by a matrix product, whose rounding depends on the machine; most rows may be left out.
+        for row in np.flatnonzero(factor):
+            weight += factor[row] * self.voxels[row]
+            total += factor[row] * self.total[row]
+        present = weight > 0
         # Rounding may carry a mean of ones past 1.
-        return BinnedTarget(CODE_VALUES[present], weight, np.minimum(total / weight, 1.0))
+        mean = np.minimum(total[present] / self.denominator / weight[present], 1.0)
+        return BinnedTarget(self.score[present], weight[present], mean)
+
+
+class _Sums(NamedTuple):
+    """A case's voxels and its sums of the target times the denominator at the codes that occur, ascending."""
+
+    code: npt.NDArray[np.intp]
+    voxels: npt.NDArray[np.float64]
+    total: npt.NDArray[np.float64]
+    denominator: int
+
+
+def _sums(histogram: JointHistogram, target: str, region: RegionName) -> _Sums:
+    cells = histogram.select(region)
+    values = target_values(histogram, target)  # refuses what has no target
+    denominator = 1
+    if target != "staple":
+        values, denominator = _fraction(histogram, target)
+    voxels = np.bincount(cells.code, weights=cells.count).astype(np.float64, copy=False)
+    total = np.bincount(cells.code, weights=cells.count * values[cells.pattern]).astype(np.float64, copy=False)
+    code = np.flatnonzero(voxels)
+    return _Sums(code, voxels[code], total[code], denominator)

@@ -51,12 +51,13 @@ def binned(cells: Cells, times: int = 1) -> BinnedTarget:
     """The target that cells give, each voxel taken many times."""
     code = np.array(sorted(cells))
     voxels, marks = np.array([cells[c] for c in code.tolist()], dtype=np.int64).T
-    return BinnedTarget(CODE_VALUES[code], voxels * times, marks / voxels)
+    return BinnedTarget(CODE_VALUES[code], voxels * float(times), marks / voxels)
 
 
 def expand(target: BinnedTarget) -> tuple[Floats, Floats]:
     """Score and target of every voxel."""
-    return np.repeat(target.score, target.weight), np.repeat(target.mean, target.weight)
+    voxels = target.weight.astype(np.int64)
+    return np.repeat(target.score, voxels), np.repeat(target.mean, voxels)
 
 
 def table(knots: Knots) -> Floats:
@@ -158,7 +159,7 @@ def test_the_mean_target_is_kept(binning: Calibrator, cells: Cells) -> None:
 
 
 @every_target_binning
-@given(cells=tables(), times=st.sampled_from([2, 3, 1000, 1 << 45]))
+@given(cells=tables(), times=st.sampled_from([2, 3, 1000, 1 << 37]))
 def test_only_the_proportions_of_weights_matter(binning: Calibrator, cells: Cells, times: int) -> None:
     once, often = binning(binned(cells)), binning(binned(cells, times))
     np.testing.assert_allclose(table(once), table(often), rtol=0, atol=1e-12)
@@ -166,7 +167,7 @@ def test_only_the_proportions_of_weights_matter(binning: Calibrator, cells: Cell
 
 
 @every_binning
-@given(cells=tables(), times=st.sampled_from([1, 1 << 45]))
+@given(cells=tables(), times=st.sampled_from([1, 1 << 37]))
 def test_a_map_is_a_step_function_on_0_to_1(binning: Calibrator, cells: Cells, times: int) -> None:
     knots = fitted(binning, binned(cells, times))
     values = table(knots)
@@ -179,7 +180,7 @@ def test_a_map_is_a_step_function_on_0_to_1(binning: Calibrator, cells: Cells, t
 
 
 @every_target_binning
-@given(cells=tables(), times=st.sampled_from([1, 1 << 45]))
+@given(cells=tables(), times=st.sampled_from([1, 1 << 37]))
 def test_a_step_function_of_the_bins_is_found_again(binning: Calibrator, cells: Cells, times: int) -> None:
     target = binned(cells, times)
     first = binning(target)
@@ -203,14 +204,14 @@ def test_voxels_of_many_cases_are_those_of_one(binning: Calibrator) -> None:
 
 
 @given(
-    st.dictionaries(codes, st.integers(1, 1 << 58), min_size=1, max_size=31),
+    st.dictionaries(codes, st.integers(1, 1 << 44), min_size=1, max_size=31),
     st.integers(0, 1 << 32),
 )
 def test_large_counts_are_binned_exactly(voxels: dict[int, int], seed: int) -> None:
-    """Bins of equal mass, by integers of any size; values by fractions."""
+    """Up to 2^53 / 15 voxels: bins of equal mass by integers, values by fractions."""
     code = sorted(voxels)
     means = np.sort(np.random.default_rng(seed).random(len(code)))
-    target = BinnedTarget(CODE_VALUES[code], np.array([voxels[c] for c in code], dtype=np.int64), means)
+    target = BinnedTarget(CODE_VALUES[code], np.array([voxels[c] for c in code], dtype=np.float64), means)
     total = sum(voxels.values())
     lower, bins = 0, dict[int, list[tuple[int, float]]]()
     place = []
@@ -231,7 +232,7 @@ def test_background_of_score_0_takes_its_share(binning: Calibrator) -> None:
     """With 99 % of the voxels at 0, which nobody marked, 0 stays apart or shares its bin of equal width."""
     code = np.arange(1000, N_CODES, 100)
     score = np.append(0.0, CODE_VALUES[code])
-    weight = np.append(99 * len(code), np.ones(len(code), dtype=np.int64))
+    weight = np.append(99.0 * len(code), np.ones(len(code)))
     target = BinnedTarget(score, weight, score**2)
     knots = binning(target)
     values = table(knots)
@@ -253,7 +254,7 @@ def test_background_of_score_0_takes_its_share(binning: Calibrator) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_one_score_gives_a_constant(binning: Calibrator, score: float, value: float) -> None:
     score = float(np.float16(score))
-    target = BinnedTarget(np.array([score]), np.array([7]), np.array([value]))
+    target = BinnedTarget(np.array([score]), np.array([7.0]), np.array([value]))
     knots = binning(target)
     assert knots.parameters["filled"] == 1
     assert (table(knots) == value).all()
@@ -261,12 +262,12 @@ def test_one_score_gives_a_constant(binning: Calibrator, score: float, value: fl
 
 def test_one_score_does_not_determine_a_scaling() -> None:
     with pytest.raises(FitError):
-        scaling_binning(BinnedTarget(np.array([0.5]), np.array([7]), np.array([0.3])))
+        scaling_binning(BinnedTarget(np.array([0.5]), np.array([7.0]), np.array([0.3])))
 
 
 @every_target_binning
 def test_a_falling_target_is_pooled_to_its_mean(binning: Calibrator) -> None:
-    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES, dtype=np.int64), 1 - CODE_VALUES)
+    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES), 1 - CODE_VALUES)
     knots = binning(target)
     assert knots.parameters == {"bins": 15, "filled": 15, "pooled": 15}
     np.testing.assert_allclose(table(knots), mean(target, target.mean), rtol=0, atol=1e-12)
@@ -274,7 +275,7 @@ def test_a_falling_target_is_pooled_to_its_mean(binning: Calibrator) -> None:
 
 @every_target_binning
 def test_equal_bins_are_not_said_to_be_pooled(binning: Calibrator) -> None:
-    target = BinnedTarget(CODE_VALUES, np.arange(1, N_CODES + 1), np.full(N_CODES, 0.4))
+    target = BinnedTarget(CODE_VALUES, np.arange(1.0, N_CODES + 1), np.full(N_CODES, 0.4))
     knots = binning(target)
     assert knots.parameters == {"bins": 15, "filled": 15, "pooled": 0}
     assert knots.value.tolist() == [0.4]
@@ -282,7 +283,7 @@ def test_equal_bins_are_not_said_to_be_pooled(binning: Calibrator) -> None:
 
 def test_only_bins_out_of_order_are_pooled() -> None:
     score = np.array([0.03125, 0.125, 0.1875, 0.75])  # the bins 0, 1, 2 and 11
-    target = BinnedTarget(score, np.array([1, 3, 1, 2]), np.array([0.1, 0.5, 0.3, 0.9]))
+    target = BinnedTarget(score, np.array([1.0, 3.0, 1.0, 2.0]), np.array([0.1, 0.5, 0.3, 0.9]))
     knots = histogram_binning(target)
     assert knots.parameters == {"bins": 15, "filled": 4, "pooled": 2}
     np.testing.assert_allclose(outputs(knots, target), [0.1, 0.45, 0.45, 0.9], rtol=0, atol=1e-15)
@@ -296,7 +297,7 @@ def test_only_bins_out_of_order_are_pooled() -> None:
 
 def test_equal_mass_never_splits_a_code() -> None:
     """Fifteen voxels, most of one score: it has one value, and the bins it fills besides stay empty."""
-    target = BinnedTarget(CODE_VALUES[[5, 6, 7]], np.array([2, 11, 2]), np.array([0.1, 0.2, 0.3]))
+    target = BinnedTarget(CODE_VALUES[[5, 6, 7]], np.array([2.0, 11.0, 2.0]), np.array([0.1, 0.2, 0.3]))
     knots = equal_mass_binning(target)
     assert knots.parameters == {"bins": 15, "filled": 3, "pooled": 0}
     assert knots.score.tolist() == CODE_VALUES[[5, 6, 7]].tolist()
@@ -308,7 +309,7 @@ def test_equal_mass_bins_are_those_of_the_adaptive_calibration_error(seed: int) 
     """A map of as many voxels a bin leaves no adaptive error where the bins stay the same."""
     rng = np.random.default_rng(seed)
     code = np.sort(rng.choice(N_CODES, 2000, replace=False))
-    target = BinnedTarget(CODE_VALUES[code], rng.integers(1, 30, len(code)), CODE_VALUES[code] ** 2)
+    target = BinnedTarget(CODE_VALUES[code], rng.integers(1, 30, len(code)).astype(np.float64), CODE_VALUES[code] ** 2)
     scores, _ = expand(target)
     place = np.array(equal_mass_bin(scores, target.score))
     values = outputs(equal_mass_binning(target), target)
@@ -318,7 +319,7 @@ def test_equal_mass_bins_are_those_of_the_adaptive_calibration_error(seed: int) 
 
 def test_scaling_binning_bins_equal_outputs_together() -> None:
     """A target that does not rise makes Platt's function constant: all outputs are one, and so is the map."""
-    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES, dtype=np.int64), 1 - CODE_VALUES)
+    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES), 1 - CODE_VALUES)
     knots = scaling_binning(target)
     assert knots.parameters["filled"] == 1
     np.testing.assert_allclose(table(knots), mean(target, target.mean), rtol=0, atol=1e-7)
@@ -333,7 +334,7 @@ def test_histogram_binning_is_netcals() -> None:
     scores = rng.random(50_000).astype(np.float16).astype(np.float64)
     marks = (rng.random(len(scores)) < scores**2).astype(np.int64)
     score, place, weight = np.unique(scores, return_inverse=True, return_counts=True)
-    target = BinnedTarget(score, weight, np.bincount(place, weights=marks) / weight)
+    target = BinnedTarget(score, weight.astype(np.float64), np.bincount(place, weights=marks) / weight)
     assert histogram_binning(target).parameters == {"bins": 15, "filled": 15, "pooled": 0}
     peer = binning.HistogramBinning(bins=15)
     peer.fit(scores, marks)
@@ -342,6 +343,6 @@ def test_histogram_binning_is_netcals() -> None:
 
 def test_edges_are_those_of_the_calibration_errors() -> None:
     expected = np.flatnonzero(np.diff(bins_of(CODE_VALUES)))
-    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES, dtype=np.int64), CODE_VALUES)
+    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES), CODE_VALUES)
     assert np.flatnonzero(np.diff(table(histogram_binning(target)))).tolist() == expected.tolist()
     assert np.flatnonzero(np.diff(equal_width_bin(CODE_VALUES))).tolist() == expected.tolist()

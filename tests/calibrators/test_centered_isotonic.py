@@ -31,7 +31,7 @@ def tables(most: int = 12) -> st.SearchStrategy[Cells]:
 def binned(cells: Cells, times: int = 1) -> BinnedTarget:
     code = np.array(sorted(cells))
     voxels, marks = np.array([cells[c] for c in code.tolist()], dtype=np.int64).T
-    return BinnedTarget(CODE_VALUES[code], voxels * times, marks / voxels)
+    return BinnedTarget(CODE_VALUES[code], voxels * float(times), marks / voxels)
 
 
 def table(knots: Knots) -> Floats:
@@ -91,7 +91,7 @@ def test_it_increases_strictly_inside_0_and_1(cells: Cells, times: int) -> None:
 
 def test_a_plateau_becomes_one_point() -> None:
     score = np.array([0.125, 0.25, 0.5, 0.75])
-    target = BinnedTarget(score, np.array([1, 3, 1, 2]), np.array([0.1, 0.5, 0.3, 0.9]))
+    target = BinnedTarget(score, np.array([1.0, 3.0, 1.0, 2.0]), np.array([0.1, 0.5, 0.3, 0.9]))
     knots = centered_isotonic(target)
     np.testing.assert_allclose(knots.score, [0.125, (3 * 0.25 + 0.5) / 4, 0.75], rtol=0, atol=1e-15)
     np.testing.assert_allclose(knots.value, [0.1, 0.45, 0.9], rtol=0, atol=1e-15)
@@ -100,7 +100,7 @@ def test_a_plateau_becomes_one_point() -> None:
 
 def test_plateaus_of_0_and_1_stay() -> None:
     score = CODE_VALUES[[0, 10, 5000, 9000, CODE_ONE - 1, CODE_ONE]]
-    target = BinnedTarget(score, np.array([99, 1, 1, 1, 1, 1]), np.array([0, 0, 0.2, 0.7, 1, 1]))
+    target = BinnedTarget(score, np.array([99.0, 1, 1, 1, 1, 1]), np.array([0, 0, 0.2, 0.7, 1, 1]))
     knots = centered_isotonic(target)
     assert knots.score.tolist() == score.tolist()
     assert knots.value.tolist() == target.mean.tolist()
@@ -108,7 +108,7 @@ def test_plateaus_of_0_and_1_stay() -> None:
 
 def test_other_plateaus_at_the_ends_are_constant_beyond_their_points() -> None:
     score = np.array([0.25, 0.5, 0.625, 0.75])
-    target = BinnedTarget(score, np.array([1, 1, 1, 1]), np.array([0.3, 0.1, 0.9, 0.7]))
+    target = BinnedTarget(score, np.ones(4), np.array([0.3, 0.1, 0.9, 0.7]))
     knots = centered_isotonic(target)
     np.testing.assert_allclose(knots.score, [0.375, 0.6875], rtol=0, atol=1e-15)
     np.testing.assert_allclose(knots.value, [0.2, 0.8], rtol=0, atol=1e-15)
@@ -118,7 +118,7 @@ def test_other_plateaus_at_the_ends_are_constant_beyond_their_points() -> None:
 def test_what_rises_strictly_is_left_as_it_is(code: list[int], seed: int, most: int) -> None:
     rng = np.random.default_rng(seed)
     mean = np.cumsum(rng.uniform(0.001, 1 / len(code), len(code))).clip(0, 1)
-    target = BinnedTarget(CODE_VALUES[sorted(code)], rng.integers(1, most + 1, len(code)), mean)
+    target = BinnedTarget(CODE_VALUES[sorted(code)], rng.integers(1, most + 1, len(code)).astype(np.float64), mean)
     knots = centered_isotonic(target)
     assert knots.score.tolist() == target.score.tolist()
     assert knots.value.tolist() == target.mean.tolist()
@@ -127,7 +127,7 @@ def test_what_rises_strictly_is_left_as_it_is(code: list[int], seed: int, most: 
 @pytest.mark.parametrize("score", [CODE_VALUES[:1], CODE_VALUES[:2], CODE_VALUES[::300], CODE_VALUES])
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.4, 1.0])
 def test_one_plateau_gives_a_constant_and_a_note(score: Floats, value: float) -> None:
-    weight = np.random.default_rng(0).integers(1, 1 << 40, len(score))
+    weight = np.random.default_rng(0).integers(1, 1 << 40, len(score)).astype(np.float64)
     knots = centered_isotonic(BinnedTarget(score, weight, np.full(len(score), value)))
     np.testing.assert_allclose(table(knots), value, rtol=0, atol=1e-12)
     assert len(set(table(knots))) == 1
@@ -136,7 +136,7 @@ def test_one_plateau_gives_a_constant_and_a_note(score: Floats, value: float) ->
 
 
 def test_a_falling_target_gives_its_mean() -> None:
-    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES, dtype=np.int64), 1 - CODE_VALUES)
+    target = BinnedTarget(CODE_VALUES, np.ones(N_CODES), 1 - CODE_VALUES)
     knots = centered_isotonic(target)
     assert knots.score.tolist() == [pytest.approx(CODE_VALUES.mean(), abs=1e-12)]
     np.testing.assert_allclose(table(knots), 1 - CODE_VALUES.mean(), rtol=0, atol=1e-12)
@@ -147,7 +147,7 @@ def test_background_of_score_0_stays_at_0() -> None:
     """It holds 99 % of the voxels, and nobody marked it."""
     code = np.arange(1000, N_CODES, 100)
     score = np.append(0.0, CODE_VALUES[code])
-    weight = np.append(99 * len(code), np.ones(len(code), dtype=np.int64))
+    weight = np.append(99.0 * len(code), np.ones(len(code)))
     knots = centered_isotonic(BinnedTarget(score, weight, score**2))
     assert knots.value.tolist() == (score**2).tolist()
     noisy = np.clip(score**2 + np.where(np.arange(len(score)) % 2, 0.02, -0.02) * (score > 0), 0, 1)

@@ -40,18 +40,22 @@ def beta_columns(score: Array) -> Array:
 
 def binned(code: Any, weight: Any, mean: Any) -> BinnedTarget:
     score = CODE_VALUES[np.asarray(code)]
-    weight = np.broadcast_to(np.asarray(weight), score.shape).astype(np.int64)
+    weight = np.broadcast_to(np.asarray(weight), score.shape).astype(np.float64)
     return BinnedTarget(score, weight, np.broadcast_to(np.asarray(mean, np.float64), score.shape).copy())
 
 
-def cohort(seed: int = 0, background: int = 10_000_000) -> BinnedTarget:
+def cohort(seed: int = 0, background: int = 10_000_000, n: int = 900) -> BinnedTarget:
     """Many voxels of score 0, and a target that rises with the score, not as any calibrator assumes."""
     rng = np.random.default_rng(seed)
-    code = np.unique(np.append(rng.integers(0, CODE_ONE + 1, 900), [0, CODE_ONE]))
+    code = np.unique(np.append(rng.integers(0, CODE_ONE + 1, n), [0, CODE_ONE]))
     weight = np.where(code == 0, background, rng.integers(1, 5000, len(code)))
     score = CODE_VALUES[code]
     mean = np.clip(0.15 + 0.6 * score**1.5 + rng.normal(0, 0.03, len(code)), 0, 1)
     return binned(code, weight, np.where(code == 0, 1e-4, mean))
+
+
+BACKGROUNDS = ["most", "few", "nearly all"]
+DENSE = cohort(3, n=50_000)  # so many scores that they are first fitted in groups
 
 
 def truth(function: Callable[[Array], Array], weight: int = 1) -> BinnedTarget:
@@ -80,7 +84,7 @@ def test_conformance(calibrator: Calibrator) -> None:
     check_calibrator(calibrator)
 
 
-@pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000), cohort(2, 1 << 32)], ids=["most", "few", "nearly all"])
+@pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000), cohort(2, 1 << 32), DENSE], ids=[*BACKGROUNDS, "dense"])
 def test_platt_is_logistic_regression(target: BinnedTarget) -> None:
     (a,), b = regression(log_odds(target.score)[np.newaxis], target)
     knots = platt(target)
@@ -89,7 +93,7 @@ def test_platt_is_logistic_regression(target: BinnedTarget) -> None:
     assert knots.parameters["dropped"] == []
 
 
-@pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000)], ids=["most", "few"])
+@pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000), DENSE], ids=[*BACKGROUNDS[:2], "dense"])
 def test_beta_is_logistic_regression(target: BinnedTarget) -> None:
     (a, b), c = regression(beta_columns(target.score), target)
     assert min(a, b) > 0
@@ -121,7 +125,7 @@ def test_beta_is_the_authors() -> None:
     np.testing.assert_allclose(at_codes(beta(target)), model.predict(clipped(CODE_VALUES)), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000)], ids=["most", "few"])
+@pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000), DENSE], ids=[*BACKGROUNDS[:2], "dense"])
 def test_temperature_is_the_minimum_of_one_variable(target: BinnedTarget) -> None:
     x, weight = log_odds(target.score), target.weight / target.weight.sum()
 
@@ -190,7 +194,7 @@ def test_only_the_share_of_a_weight_counts(calibrator: Calibrator, seed: int, fa
     before = at_codes(calibrator(target))
     scaled = BinnedTarget(target.score, target.weight * factor, target.mean)
     np.testing.assert_allclose(at_codes(calibrator(scaled)), before, rtol=0, atol=1e-8 + 2 * TOLERANCE)
-    part = (target.weight + 1) // 3
+    part = target.weight / 4
     split = BinnedTarget(
         np.repeat(target.score, 2), np.stack([part, target.weight - part], 1).ravel(), np.repeat(target.mean, 2)
     )
@@ -200,8 +204,8 @@ def test_only_the_share_of_a_weight_counts(calibrator: Calibrator, seed: int, fa
 @pytest.mark.parametrize("calibrator", ALL)
 def test_weights_may_add_up_to_more_than_integers_hold(calibrator: Calibrator) -> None:
     target = cohort(0, 1)
-    small = BinnedTarget(target.score, np.full(len(target.score), 3), target.mean)
-    large = BinnedTarget(target.score, np.full(len(target.score), 3 << 56), target.mean)
+    small = BinnedTarget(target.score, np.full(len(target.score), 3.0), target.mean)
+    large = BinnedTarget(target.score, np.full(len(target.score), 3.0 * 2**56), target.mean)
     np.testing.assert_array_equal(at_codes(calibrator(large)), at_codes(calibrator(small)))
 
 
@@ -279,6 +283,18 @@ def test_targets_that_lead_far_are_followed() -> None:
     parameters = platt(target).parameters
     x, share = log_odds(target.score), target.weight / target.weight.sum()
     residual = share * (target.mean - expit(parameters["a"] * x + parameters["b"]))
+    assert np.abs([residual.sum(), (residual * x).sum()]).max() < 1e-12
+
+
+@pytest.mark.parametrize("n_mixed", [2, 12, 40])
+def test_scores_whose_groups_are_separated_are_fitted(n_mixed: int) -> None:
+    """Zeros below and ones above but for a few scores in between, which become one or two groups."""
+    mean = np.where(np.arange(CODE_ONE + 1) < 9000, 0.0, 1.0)
+    mean[9000 - n_mixed // 2 : 9000 + n_mixed // 2] = 0.5
+    target = binned(np.arange(CODE_ONE + 1), 1, mean)
+    parameters = platt(target).parameters
+    x = log_odds(target.score)
+    residual = (target.mean - expit(parameters["a"] * x + parameters["b"])) / len(x)
     assert np.abs([residual.sum(), (residual * x).sum()]).max() < 1e-12
 
 

@@ -120,6 +120,12 @@ REQUESTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nothing to merge": ("merge -o OUTPUT", ("required: STATS",)),
     "no such path": ("info NOWHERE", ("NOWHERE does not exist",)),
     "no such map": ("apply COHORT NOWHERE -o OUTPUT", ("NOWHERE does not exist",)),
+    "bound without a band": ("apply COHORT MAP -o OUTPUT --bound lower", ("MAP", "'isotonic' has no band", "a band")),
+    "bound without a band, calibrate": (
+        "calibrate MAP --member INPUTS/m0 -o OUTPUT --bound upper",
+        ("MAP", "no upper bound", "a band"),
+    ),
+    "bound": ("apply COHORT MAP -o OUTPUT --bound middle", ("--bound", "'middle'", "lower", "upper")),
     "no such store": ("export NOWHERE OUTPUT", ("NOWHERE does not exist",)),
     "info of a folder": ("info INPUTS", ("INPUTS is no store",)),
     "info of a case": ("info COHORT/a", ("COHORT/a is no store",)),

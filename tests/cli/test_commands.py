@@ -139,6 +139,17 @@ def test_info_of_statistics_and_a_map(done: Run, example: Any) -> None:
     assert (document["calibrator"], document["target"], document["roi"]) == ("isotonic", "mhr", "full")
     assert (document["raters"], document["cases"], document["voxels"]) == (["r0", "r1"], 3, 3 * 960)
     assert document["digest"] == tt.load_map(example.map).digest()
+    assert document["band"] is False
+    assert set(document["rows"][0]) == {"score", "calibrated"}
+
+
+def test_info_of_a_map_with_a_band(done: Run, band: Path) -> None:
+    document = json.loads(done("info", band, "--json"))
+    assert document["band"] is True
+    assert document["rows"][3] == {"score": 0.5, "calibrated": 0.5, "lower": 0.375, "upper": 0.75}
+    text = done("info", band)
+    assert "band           yes" in text
+    assert "score  calibrated  lower   upper" in text
 
 
 def test_info_of_no_statistics(done: Run, tmp_path: Path) -> None:
@@ -227,6 +238,32 @@ def test_apply(done: Run, example: Any, tmp_path: Path) -> None:
     for raw, case in zip(tt.open_cohort(example.cohort), tt.open_cohort(output), strict=True):
         expected = calibration(raw.read().probability, members=True)
         np.testing.assert_array_equal(case.read().probability, expected)
+
+
+@pytest.fixture
+def band(tmp_path: Path) -> Path:
+    """A map with a band."""
+    path = tmp_path / "band.json"
+    ends = np.array([0.0, 1.0])
+    tt.CalibrationMap(ends, ends, lower=0.75 * ends, upper=0.5 + 0.5 * ends).save(path)
+    return path
+
+
+@pytest.mark.parametrize("bound", ["lower", "upper"])
+def test_bounds(done: Run, example: Any, band: Path, tmp_path: Path, bound: Any) -> None:
+    output = tmp_path / "c.zarr"
+    done("apply", example.cohort, band, "-o", output, "--bound", bound)
+    document = json.loads(done("info", output, "--json"))
+    assert document["source"]["bound"] == bound
+    assert document["source"]["map"] == tt.load_map(band).bound(bound).digest()
+    for raw, case in zip(tt.open_cohort(example.cohort), tt.open_cohort(output), strict=True):
+        score = tt.CalibrationMap(np.array([0.0, 1.0]), np.array([0.0, 1.0]))(raw.read().probability, members=True)
+        expected = 0.75 * score if bound == "lower" else 0.5 + 0.5 * score.astype(np.float64)
+        np.testing.assert_array_equal(case.read().probability, expected.astype(np.float16))
+    members = ["--member", example.inputs / "m0", "--member", example.inputs / "m1"]
+    done("calibrate", band, *members, "-o", tmp_path / "images", "--bound", bound)
+    for case in tt.open_cohort(output):
+        np.testing.assert_array_equal(voxels(tmp_path / "images" / f"{case.name}.nii.gz"), case.read().probability)
 
 
 @pytest.mark.parametrize("suffix", ["nii.gz", "nii", "mha", "nrrd"])

@@ -25,6 +25,10 @@ def flat(target: BinnedTarget) -> Knots:
     return Knots(ENDS, np.full(2, mean(target)), {"mean": mean(target)})
 
 
+def flat_band(target: BinnedTarget) -> Knots:
+    return Knots(ENDS, np.full(2, mean(target)), lower=np.zeros(2), upper=ENDS.clip(mean(target)))
+
+
 def needs_two_scores(target: BinnedTarget) -> Knots:
     if len(target.score) < 2:
         raise FitError("One score does not say how the target changes.")
@@ -36,7 +40,7 @@ def test_ours_pass(name: str) -> None:
     check_calibrator(CALIBRATORS.get(name))
 
 
-@pytest.mark.parametrize("calibrator", [flat, needs_two_scores])
+@pytest.mark.parametrize("calibrator", [flat, flat_band, needs_two_scores])
 def test_good_ones_pass(calibrator: Callable[[BinnedTarget], Knots]) -> None:
     check_calibrator(calibrator)
 
@@ -112,6 +116,18 @@ def sorts_in_place(target: BinnedTarget) -> Knots:
     return Knots(target.score.copy(), target.mean.copy())
 
 
+def leaves_the_band(target: BinnedTarget) -> Knots:
+    return Knots(ENDS, np.full(2, mean(target)), lower=np.zeros(2), upper=np.full(2, 0.9))
+
+
+def has_half_a_band(target: BinnedTarget) -> Knots:
+    return Knots(ENDS, np.full(2, mean(target)), upper=np.ones(2))
+
+
+def random_band(_: BinnedTarget) -> Knots:
+    return Knots(ENDS, ENDS, lower=ENDS / (1 + next(_calls)), upper=ENDS)
+
+
 _calls = itertools.count()
 
 
@@ -138,7 +154,10 @@ MISTAKES: dict[Callable[[BinnedTarget], Any], str] = {
     returns_none_for_one_score: "one score.*returned what is of type NoneType instead of Knots",
     overflows: "Allowed: 0 to 1|raised",
     sorts_in_place: "mean was changed",
+    leaves_the_band: "upper bound 0.9 below its value",
+    has_half_a_band: "no lower ones",
     random: ", then ",
+    random_band: ", then ",
     counts: ", then ",
 }
 

@@ -2,7 +2,8 @@
 
 from twintrack_core.calibrators.fitting import fit
 from twintrack_core.calibrators.knots import Calibrator, Knots
+from twintrack_core.calibrators.recipe import Recipe
 from twintrack_core.calibrators.registry import get, names
 from twintrack_core.targets import BinnedTarget
 
-__all__ = ["BinnedTarget", "Calibrator", "Knots", "fit", "get", "names"]
+__all__ = ["BinnedTarget", "Calibrator", "Knots", "Recipe", "fit", "get", "names"]

@@ -35,7 +35,7 @@ def centered_isotonic(target: BinnedTarget) -> Knots:
     """
     from scipy.optimize import isotonic_regression
 
-    weight = target.weight.astype(np.float64)
+    weight = target.weight
     fitted = np.clip(isotonic_regression(target.mean, weights=weight).x, 0.0, 1.0)
     start = np.flatnonzero(np.append(True, np.diff(fitted) > _ROUNDING))
     end = np.append(start[1:], len(fitted)) - 1

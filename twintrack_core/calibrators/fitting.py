@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from twintrack_core.calibrators import registry
-from twintrack_core.calibrators.knots import Calibrator, Knots
+from twintrack_core.calibrators.knots import Knots
+from twintrack_core.calibrators.recipe import Recipe, Weighting
 from twintrack_core.errors import FitError, MapError, PluginError, RequestError, TwinTrackError
 from twintrack_core.histogram import CohortStatistics, JointHistogram
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.plugins import say
-from twintrack_core.targets import BinnedTarget
+from twintrack_core.targets import BinnedTarget, CaseTargets
 
 
 def fit(
-    statistics: CohortStatistics | JointHistogram, calibrator: str = "isotonic", *, target: str = "mhr"
+    statistics: CohortStatistics | JointHistogram,
+    calibrator: str = "isotonic",
+    *,
+    target: str = "mhr",
+    weighting: Weighting = "voxels",
+    min_cases: float = 0.0,
+    shrinkage: float = 0.0,
 ) -> CalibrationMap:
     """Fit a calibration map to the voxels inside the region of interest.
 
@@ -24,6 +31,13 @@ def fit(
         Name of a calibrator, see `calibrators.names`: one of ours or of a plugin.
     target
         "mhr" (mean human response), "majority", "staple" or "rater:NAME".
+    weighting
+        "voxels": a case counts as much as it has voxels inside the region; "cases": all cases count the same.
+    min_cases
+        Least effective number of cases behind every plateau: neighbouring scores are pooled until they have so many.
+        The effective number is (sum of w)^2 / (sum of w^2), w the weight of each case.
+    shrinkage
+        Number of imaginary cases, beside those there are, whose raters answer exactly with the score.
 
     Returns
     -------
@@ -33,54 +47,70 @@ def fit(
     Raises
     ------
     RequestError
-        For an unknown calibrator or target, and for cases without raters or without the rater named.
+        For an unknown calibrator, target or weighting, numbers below 0, and cases without raters or without the rater
+        named.
     FitError
-        If no voxel lies inside the region of interest, for STAPLE of a case without a mark, or if the target does not
-        determine the calibrator's parameters.
+        If no voxel lies inside the region of interest, for STAPLE of a case without a mark, if the target does not
+        determine the calibrator's parameters, or for fewer effective cases than ``min_cases``.
     PluginError
         If the calibrator of another distribution cannot be used, or fails.
     """
     from importlib import metadata
 
-    fit_knots = registry.get(calibrator)
+    recipe = Recipe(calibrator, target, weighting, min_cases, shrinkage)
     roi: str | None = None
-    cases: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     if isinstance(statistics, JointHistogram):
-        binned = BinnedTarget.from_histogram(statistics, target)
+        histograms = [statistics]
+        cases = CaseTargets.from_histogram(statistics, target)
     elif not isinstance(statistics, CohortStatistics):
         raise RequestError(
             f"A {type(statistics).__name__} cannot be fitted.",
             "Allowed: CohortStatistics or a JointHistogram.",
             "Accumulate a cohort first.",
         )
-    else:
-        binned = BinnedTarget.from_statistics(statistics, target)
-        roi, cases = statistics.roi, statistics.names
-    if roi and not cases:
+    elif not len(statistics):
         raise FitError("No case is there to fit to.", "Allowed: statistics of one case or more.")
-    if not len(binned.score):
+    else:
+        histograms = [case.histogram for _, case in statistics.items()]
+        cases = CaseTargets.from_statistics(statistics, target)
+        roi, names = statistics.roi, statistics.names
+    voxels = sum(histogram.n_inside for histogram in histograms)
+    if not voxels:
         raise FitError(
-            f"No voxel lies inside the region of interest{f' {roi!r} of {len(cases)} cases' if roi else ''}.",
+            f"No voxel lies inside the region of interest{f' {roi!r} of {len(names)} cases' if roi else ''}.",
             "Allowed: one voxel or more to fit to.",
             "Choose another region of interest, such as full.",
         )
-    knots = _fit(calibrator, fit_knots, binned)
+    knots = fit_knots(calibrator, recipe.target_of(cases))
     return CalibrationMap(
         score=knots.score,
         value=knots.value,
+        lower=knots.lower,
+        upper=knots.upper,
         calibrator=calibrator,
-        parameters=knots.parameters,
+        parameters={**knots.parameters, **recipe.guards},
         target=target,
         roi=roi,
         raters=statistics.raters,
-        cases=cases,
-        voxels=int(binned.weight.sum()),
+        cases=names,
+        voxels=voxels,
         statistics=statistics.digest(),
         package_version=metadata.version("twintrack-core"),
     )
 
 
-def _fit(name: str, calibrator: Calibrator, target: BinnedTarget) -> Knots:
+def fit_knots(name: str, target: BinnedTarget) -> Knots:
+    """Fit a calibrator, by name, to a binned target, and check what it returns.
+
+    Raises
+    ------
+    FitError
+        If the target does not determine it.
+    PluginError
+        If the calibrator of another distribution cannot be used, or fails.
+    """
+    calibrator = registry.get(name)
     try:
         knots = calibrator(target)
     except TwinTrackError:
@@ -90,7 +120,7 @@ def _fit(name: str, calibrator: Calibrator, target: BinnedTarget) -> Knots:
     if not isinstance(knots, Knots):
         raise _at_fault(name, f"returned what is of type {type(knots).__name__}, not Knots")
     try:
-        CalibrationMap(knots.score, knots.value, parameters=knots.parameters)
+        CalibrationMap(knots.score, knots.value, parameters=knots.parameters, lower=knots.lower, upper=knots.upper)
     except MapError as error:
         raise _at_fault(name, f"returned knots that make no map: {error.what.rstrip('.')}", error.allowed) from error
     except (TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ def isotonic(target: BinnedTarget) -> Knots:
     """
     from scipy.optimize import isotonic_regression
 
-    fitted = isotonic_regression(target.mean, weights=target.weight.astype(np.float64))
+    fitted = isotonic_regression(target.mean, weights=target.weight)
     value = np.clip(fitted.x, 0.0, 1.0)  # rounding may carry the mean of a block of ones past 1
     # Interpolation needs only the ends of each run of equal values.
     step = np.diff(value) != 0

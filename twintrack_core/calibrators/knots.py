@@ -24,11 +24,15 @@ class Knots:
         (n,) float64 calibrated scores at them, non-decreasing in [0, 1]; linear in between, constant beyond.
     parameters
         What was fitted or chosen besides, as JSON can hold it.
+    lower, upper
+        (n,) float64 bounds of a band at the knots, each non-decreasing, 0 <= lower <= value <= upper <= 1; or neither.
     """
 
     score: npt.NDArray[np.float64]
     value: npt.NDArray[np.float64]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    lower: npt.NDArray[np.float64] | None = None
+    upper: npt.NDArray[np.float64] | None = None
 
 
 Calibrator: TypeAlias = Callable[[BinnedTarget], Knots]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from twintrack_core.calibrators import smooth
 from twintrack_core.calibrators.knots import Knots
-from twintrack_core.calibrators.likelihood import check_determined, maximise, means, shares
+from twintrack_core.calibrators.likelihood import Design, check_determined, maximise
 from twintrack_core.targets import BinnedTarget
 
 
@@ -31,8 +31,8 @@ def platt(target: BinnedTarget) -> Knots:
     """
     check_determined(target, 2)
     x = smooth.logit(target.score)
-    start = np.array([logit((shares(target) * means(target)).sum()), 0.0])
-    (b, a), iterations = maximise(np.stack([np.ones_like(x), x]), target, start, free=1)
+    start = np.array([0.0, 1.0])  # no change
+    (b, a), iterations = maximise(Design.dense(np.ones_like(x), x), target, start, free=1)
 
     def function(score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(expit(a * smooth.logit(score) + b))

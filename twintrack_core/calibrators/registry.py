@@ -8,7 +8,7 @@ from typing import Any, cast
 from twintrack_core.calibrators.knots import Calibrator
 from twintrack_core.plugins import Registry
 
-_OURS = (
+OURS = (
     "identity",
     "isotonic",
     "centered_isotonic",
@@ -20,6 +20,7 @@ _OURS = (
     "scaling_binning",
     "spline",
 )
+"""Names of ours."""
 
 
 def _load(name: str) -> Calibrator:
@@ -32,7 +33,7 @@ def _check(_: str, calibrator: Any) -> str | None:
 
 
 CALIBRATORS: Registry[Calibrator] = Registry(
-    "calibrator", _OURS, _load, _check, "a function of a BinnedTarget that returns Knots"
+    "calibrator", OURS, _load, _check, "a function of a BinnedTarget that returns Knots"
 )
 
 names, get = CALIBRATORS.names, CALIBRATORS.get

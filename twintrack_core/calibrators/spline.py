@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from twintrack_core.calibrators import smooth
 from twintrack_core.calibrators.knots import Knots
-from twintrack_core.calibrators.likelihood import check_determined, maximise, means, shares
+from twintrack_core.calibrators.likelihood import Design, check_determined, maximise, shares
+from twintrack_core.codes import CODE_VALUES
 from twintrack_core.targets import BinnedTarget
 
 _PIECES = 16
@@ -48,31 +51,50 @@ def spline(target: BinnedTarget) -> Knots:
     n_slopes = _PIECES + _DEGREE - 1
     differences = np.hstack([np.zeros((n_slopes - 1, 1)), np.diff(np.eye(n_slopes), axis=0)])
     penalty = np.sqrt(_PENALTY * (weight * p * (1 - p)).sum()) * differences
-    start = np.zeros(1 + n_slopes)
-    start[0] = logit((weight * means(target)).sum())
-    theta, iterations = maximise(_columns(target.score, knots), target, start, free=1, penalty=penalty)
+    start = np.append(knots[2], np.ones(n_slopes))  # no change
+    theta, iterations = maximise(_design(target.score), target, start, free=1, penalty=penalty)
 
     def function(score: _Array) -> _Array:
-        return np.asarray(expit((_columns(score, knots) * theta[:, np.newaxis]).sum(axis=0)))
+        return np.asarray(expit(_design(score).logits(theta)))
 
     coefficients = theta[0] + np.append(0.0, np.cumsum(theta[1:] * (knots[1] - knots[0])))
     parameters = {"knots": knots.tolist(), "coefficients": coefficients.tolist(), "iterations": iterations}
     return smooth.to_knots(function, parameters)
 
 
+@lru_cache(maxsize=1)
 def _knots() -> _Array:
     """Return equally spaced knots, three beyond either end."""
     low, high = smooth.logit(np.array([0.0, 1.0]))
     inside = np.linspace(low, high, _PIECES + 1)  # has the ends exactly
     beyond = np.arange(1, _DEGREE + 1) * (high - low) / _PIECES
-    return np.concatenate([low - beyond[::-1], inside, high + beyond])
+    knots = np.concatenate([low - beyond[::-1], inside, high + beyond])
+    knots.flags.writeable = False
+    return knots
 
 
-def _columns(score: _Array, knots: _Array) -> _Array:
-    """Return the (k, n) functions of which f is the sum: 1, and one for each slope, all non-decreasing."""
+@lru_cache(maxsize=1)
+def _basis() -> tuple[_Array, npt.NDArray[np.intp]]:
+    """Return the B-splines that are not 0 at each code, (4, 15361), and which is the first of them."""
     from scipy.interpolate import BSpline
 
-    basis = BSpline.design_matrix(smooth.logit(score), knots, _DEGREE).toarray().T
-    from_each_on = np.cumsum(basis[::-1], axis=0)[::-1] * (knots[1] - knots[0])
-    from_each_on[0] = 1.0  # what all B-splines add up to
-    return np.asarray(from_each_on)
+    stored = BSpline.design_matrix(smooth.logit(CODE_VALUES), _knots(), _DEGREE)
+    basis = np.ascontiguousarray(stored.data.reshape(-1, _DEGREE + 1).T)
+    first = stored.indices[:: _DEGREE + 1].astype(np.intp)
+    for array in (basis, first):
+        array.flags.writeable = False
+    return basis, first
+
+
+def _design(score: _Array) -> Design:
+    """Return the functions of which f is the sum: 1, and one for each slope, all non-decreasing.
+
+    In each piece they are sums of its four B-splines: a slope lifts the coefficients of all that come after it.
+    """
+    basis, first = _basis()
+    code = np.searchsorted(CODE_VALUES, score)
+    piece, start = np.unique(first[code], return_index=True)
+    n_splines = _PIECES + _DEGREE
+    lifts = np.tril(np.full((n_splines, n_splines), _knots()[1] - _knots()[0]))
+    lifts[:, 0] = 1.0  # what all B-splines add up to
+    return Design(basis[:, code], start, lifts[piece[:, np.newaxis] + np.arange(_DEGREE + 1)])

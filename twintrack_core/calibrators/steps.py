@@ -36,7 +36,7 @@ class Bins(NamedTuple):
     mean: _Floats
 
 
-def bin_means(place: _Places, weight: npt.NDArray[np.int64], value: _Floats) -> Bins:
+def bin_means(place: _Places, weight: _Floats, value: _Floats) -> Bins:
     """Average a value over each bin.
 
     Parameters
@@ -54,7 +54,7 @@ def bin_means(place: _Places, weight: npt.NDArray[np.int64], value: _Floats) -> 
     return Bins(start, total, mean)
 
 
-def equal_mass_places(score: _Floats, weight: npt.NDArray[np.int64]) -> _Places:
+def equal_mass_places(score: _Floats, weight: _Floats) -> _Places:
     """Return the bin, 0 to 14, of each score where bins hold as many voxels each, in the order of their scores.
 
     A score is never split: all its voxels belong to the bin of the first of them. So a score of many voxels may fill
@@ -67,11 +67,9 @@ def equal_mass_places(score: _Floats, weight: npt.NDArray[np.int64]) -> _Places:
     weight
         (n,) voxels of each.
     """
-    total = int(weight.sum())
-    # Fifteen times the voxels may be more than an int64 holds, but not more than a Python int.
-    edges = np.array([-(-total * j // N_BINS) for j in range(1, N_BINS)], dtype=np.int64)
     lower = (np.cumsum(weight) - weight)[np.searchsorted(score, score)]
-    return np.searchsorted(edges, lower, side="right")
+    # Whole numbers on both sides, so that up to 2^53 / 15 voxels an edge is met exactly.
+    return np.searchsorted(weight.sum() * np.arange(1, N_BINS), N_BINS * lower, side="right")
 
 
 def ordered_steps(first_code: _Places, bins: Bins) -> Knots:

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from twintrack_core.calibrators import smooth
 from twintrack_core.calibrators.knots import Knots
-from twintrack_core.calibrators.likelihood import ACTION, maximise, means, shares
+from twintrack_core.calibrators.likelihood import ACTION, Design, maximise, means, shares
 from twintrack_core.errors import FitError
 from twintrack_core.targets import BinnedTarget
 
@@ -44,7 +44,7 @@ def temperature(target: BinnedTarget) -> Knots:
             "Allowed: targets below 1 at some score above 0.5, or above 0 at some score below.",
             ACTION,
         )
-    (factor,), iterations = maximise(x[np.newaxis], target, np.ones(1), free=0)
+    (factor,), iterations = maximise(Design.dense(x), target, np.ones(1), free=0)
 
     def function(score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(expit(factor * smooth.logit(score)))

@@ -5,14 +5,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from twintrack_core.errors import RequestError, StoreError
 
 if TYPE_CHECKING:
     from twintrack_core.cohort.store import Cohort
     from twintrack_core.histogram import CohortStatistics
+    from twintrack_core.maps import CalibrationMap
+
+
+class Guards(TypedDict):
+    """What guards a fit; see `calibrators.fit`."""
+
+    weighting: Literal["voxels", "cases"]
+    min_cases: float
+    shrinkage: float
+
+
+def add_bound(parser: argparse.ArgumentParser) -> None:
+    """Add --bound."""
+    parser.add_argument(
+        "--bound", choices=("lower", "upper"), help="what the map's band ends at, instead of the calibrated score"
+    )
 
 
 def add_cases(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +49,31 @@ def add_roi(parser: argparse.ArgumentParser, default: str = "full") -> None:
     parser.add_argument(
         "--roi", metavar="RULE", help=f"region of interest: full, mask, mask+Nmm, raters+N (default: {default})"
     )
+
+
+def add_guards(parser: argparse.ArgumentParser) -> None:
+    """Add what guards a fit: --weighting, --min-cases and --shrinkage."""
+    parser.add_argument(
+        "--weighting", choices=("voxels", "cases"), default="voxels",
+        help="what counts the same: every voxel (default), or every case",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-cases", type=float, default=0.0, metavar="N",
+        help="pool neighbouring scores until N effective cases stand behind each value (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shrinkage", type=float, default=0.0, metavar="N",
+        help="draw the map to the identity as if N more cases had answered with the score (default: 0)",
+    )  # fmt: skip
+
+
+def guards_of(arguments: argparse.Namespace) -> Guards:
+    """Return what `add_guards` parsed, as arguments of `fit` and `compare`."""
+    return {
+        "weighting": arguments.weighting,
+        "min_cases": arguments.min_cases,
+        "shrinkage": arguments.shrinkage,
+    }
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +150,25 @@ def kind_of(path: str) -> str:
     )
 
 
+def open_map(path: str, bound: Literal["lower", "upper"] | None) -> CalibrationMap:
+    """Read a map, or one bound of its band.
+
+    Raises
+    ------
+    RequestError
+        If it has no band.
+    """
+    from twintrack_core.maps import load_map
+
+    calibration_map = load_map(path)
+    if bound is None:
+        return calibration_map
+    try:
+        return calibration_map.bound(bound)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error.what}", error.allowed, error.action) from error
+
+
 def statistics_of(path: str, roi: str | None, cases: list[str], workers: int | None) -> CohortStatistics:
     """Load statistics, or accumulate them from a cohort.
 
@@ -131,6 +192,28 @@ def statistics_of(path: str, roi: str | None, cases: list[str], workers: int | N
             )
         return statistics.select(matching(statistics.names, case_patterns(cases), path))
     return accumulate(open_cases(path, cases), roi=roi or "full", workers=workers, progress=True)
+
+
+def names_in(values: Sequence[str] | None) -> list[str] | None:
+    """Return the names of any number of lists, NAME[,NAME]; None without any."""
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    return [name for name in names if name] or None
+
+
+def check_outputs(names: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
+    """Return files to write, each once.
+
+    Raises
+    ------
+    RequestError
+        For other suffixes, a file that exists, or a folder that does not.
+    """
+    from twintrack_core.paths import require_new
+
+    for name in names:
+        if Path(name).suffix not in suffixes:
+            raise RequestError(f"{name} cannot be written.", f"Allowed: names in {' or '.join(suffixes)}.")
+    return [require_new(name) for name in dict.fromkeys(names)]
 
 
 def print_json(document: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_cases, add_workers, open_cases
+from twintrack_core.cli._shared import add_bound, add_cases, add_workers, open_cases, open_map
 
 HELP = "write a calibrated cohort"
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("map", metavar="MAP", help="map.json")
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="cohort store to make")
     parser.add_argument("--resume", action="store_true", help="finish an output that was cut off, or start it")
+    add_bound(parser)
     add_cases(parser)
     add_workers(parser)
 
@@ -22,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.engine.apply import apply
-    from twintrack_core.maps import load_map
 
-    calibration_map = load_map(arguments.map)
+    calibration_map = open_map(arguments.map, arguments.bound)
     cohort = open_cases(arguments.store, arguments.cases)
     calibrated = apply(
         cohort,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_cases, add_workers, case_patterns
+from twintrack_core.cli._shared import add_bound, add_cases, add_workers, case_patterns, open_map
 from twintrack_core.cli.export_command import add_image_options
 from twintrack_core.cli.import_command import add_floor, add_nnunet
 
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the images")
     add_floor(parser)
     add_image_options(parser)
+    add_bound(parser)
     add_cases(parser)
     add_workers(parser)
 
@@ -26,9 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.cohort.nnunet import NnunetReader
     from twintrack_core.engine.export import calibrate
-    from twintrack_core.maps import load_map
 
-    calibration_map = load_map(arguments.map)
+    calibration_map = open_map(arguments.map, arguments.bound)
     reader = NnunetReader(
         members=tuple(arguments.member),
         classes=arguments.classes,

@@ -14,7 +14,9 @@ from twintrack_core.cli._shared import (
     add_json,
     add_roi,
     add_workers,
+    check_outputs,
     kind_of,
+    names_in,
     open_cases,
     print_json,
     statistics_of,
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from twintrack_core.metrics import Evaluation
 
 HELP = "metrics before and after calibration, per case and pooled"
-
-_SUFFIXES = (".json", ".csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     from twintrack_core.metrics import preferred_roi, resolve
 
     maps = _load_maps(arguments.map)
-    names = _names(arguments.metrics)
+    names = names_in(arguments.metrics)
     metrics = resolve(names)  # before the pass over the voxels
-    outputs = _check_outputs(arguments.output)
+    outputs = check_outputs(arguments.output, (".json", ".csv"))
     source: Cohort | CohortStatistics
     if kind_of(arguments.input) == "statistics":
         source = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
@@ -81,21 +81,6 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         _print(evaluation, roi, cases=names is not None)
     _note_seen_cases(source, arguments.map, maps)
-
-
-def _names(values: Sequence[str] | None) -> list[str] | None:
-    """Return the metrics asked for, in any number of lists; None for all."""
-    names = [name.strip() for value in values or () for name in value.split(",")]
-    return [name for name in names if name] or None
-
-
-def _check_outputs(names: Sequence[str]) -> list[Path]:
-    from twintrack_core.paths import require_new
-
-    for name in names:
-        if Path(name).suffix not in _SUFFIXES:
-            raise RequestError(f"{name} is neither a table nor a document.", "Allowed: names in .csv or .json.")
-    return [require_new(name) for name in dict.fromkeys(names)]
 
 
 def _write(evaluation: Evaluation, path: Path) -> None:

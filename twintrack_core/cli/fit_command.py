@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_cases, add_roi, add_workers, statistics_of
+from twintrack_core.cli._shared import add_cases, add_guards, add_roi, add_workers, guards_of, statistics_of
 
 HELP = "fit a calibration map"
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibrator", default="isotonic", metavar="NAME", help="see twintrack plugins list (default: isotonic)"
     )
     parser.add_argument("--target", default="mhr", help="mhr (default), majority, staple or rater:NAME")
+    add_guards(parser)
     add_roi(parser)
     add_cases(parser)
     add_workers(parser)
@@ -24,15 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from twintrack_core.calibrators import fit, get
+    from twintrack_core.calibrators import Recipe, fit
     from twintrack_core.paths import require_new
-    from twintrack_core.targets import check_target
 
     require_new(arguments.output)
-    get(arguments.calibrator)  # before the pass over the voxels
-    check_target(arguments.target)
+    guards = guards_of(arguments)
+    Recipe(arguments.calibrator, arguments.target, **guards)  # what is wrong is said before the pass over the voxels
     statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
-    fitted = fit(statistics, arguments.calibrator, target=arguments.target)
+    fitted = fit(statistics, arguments.calibrator, target=arguments.target, **guards)
     fitted.save(arguments.output)
     print(
         f"{fitted.calibrator} to {fitted.target}: {len(fitted.score)} knots from {fitted.voxels:,} voxels of "

@@ -95,6 +95,9 @@ def _map(path: str) -> dict[str, Any]:
     from twintrack_core.maps import load_map
 
     fitted = load_map(path)
+    columns = {"calibrated": fitted}
+    if fitted.lower is not None:
+        columns |= {"lower": fitted.bound("lower"), "upper": fitted.bound("upper")}
     return {
         "path": path,
         "format": "calibration-map",
@@ -106,9 +109,11 @@ def _map(path: str) -> dict[str, Any]:
         "cases": len(fitted.cases),
         "voxels": fitted.voxels,
         "knots": len(fitted.score),
+        "band": fitted.lower is not None,
         "digest": fitted.digest(),
         "rows": [
-            {"score": score, "calibrated": round(float(fitted(score, dtype="float64")), 4)}
+            {"score": score}
+            | {name: round(float(column(score, dtype="float64")), 4) for name, column in columns.items()}
             for score in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
         ],
     }

@@ -36,7 +36,7 @@ from twintrack_core.engine.tiles import (
 from twintrack_core.engine.workspace import workspace
 from twintrack_core.errors import RequestError, WorkError
 from twintrack_core.kernels.dispatch import Place, check_policy, lut_with_invalid, report
-from twintrack_core.maps import CalibrationMap
+from twintrack_core.maps import BOUNDS, CalibrationMap
 from twintrack_core.paths import reason, require_new
 
 
@@ -126,6 +126,9 @@ def apply(
         "dtype": output_dtype.name,
         "on_invalid": on_invalid,
     }
+    bound = calibration_map.parameters.get("bound")
+    if bound in BOUNDS:
+        source["bound"] = bound
     lut = lut_with_invalid(calibration_map.table_as(output_dtype), on_invalid)
     try:
         writer = CohortWriter(path, cohort.names, source=source, resume=resume)

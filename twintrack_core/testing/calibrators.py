@@ -27,7 +27,7 @@ class _Target(NamedTuple):
     def make(self) -> BinnedTarget:
         """Return the target in arrays of its own."""
         score = np.array(self.score, np.float64)
-        weight = np.broadcast_to(self.weight, score.shape).astype(np.int64)
+        weight = np.broadcast_to(self.weight, score.shape).astype(np.float64)
         return BinnedTarget(score, weight, np.broadcast_to(self.mean, score.shape).astype(np.float64))
 
 
@@ -36,8 +36,8 @@ class CalibratorConformance:
 
     It is fitted to targets of every kind: of one score and of all 15,361, that rise, fall or never change, that are all
     0 or all 1, and of more than 2^32 voxels. Whatever they are, its knots must be a non-decreasing function on [0, 1],
-    the same when it is fitted again, or it may raise a FitError where the target does not determine it. What it is
-    given must stay as it is.
+    between the bounds of its band if it has one, the same when it is fitted again, or it may raise a FitError where the
+    target does not determine it. What it is given must stay as it is.
 
     Attributes
     ----------
@@ -59,13 +59,15 @@ class CalibratorConformance:
             fail(_ordinary().words, "could not be fitted")
 
     def test_knots(self) -> None:
-        """Scores that increase and values that do not decrease, all in [0, 1]; parameters that JSON can hold."""
+        """Scores that increase, values and bounds in order, all in [0, 1]; parameters that JSON can hold."""
         for target in _targets():
             knots = _fit(self, target)
             if isinstance(knots, FitError):
                 continue
             try:
-                CalibrationMap(knots.score, knots.value, parameters=knots.parameters)
+                CalibrationMap(
+                    knots.score, knots.value, parameters=knots.parameters, lower=knots.lower, upper=knots.upper
+                )
             except (MapError, TypeError, ValueError) as error:
                 raise AssertionError(f"{target.words}: {error}") from error
 
@@ -123,7 +125,8 @@ def _fit(checks: CalibratorConformance, target: _Target, binned: BinnedTarget | 
 def _content(knots: Knots | FitError) -> object:
     if isinstance(knots, FitError):
         return FitError
-    return np.asarray(knots.score).tobytes(), np.asarray(knots.value).tobytes(), dict(knots.parameters)
+    columns = (knots.score, knots.value, knots.lower, knots.upper)
+    return [column if column is None else np.asarray(column).tobytes() for column in columns], dict(knots.parameters)
 
 
 def _ordinary() -> _Target:
