@@ -31,14 +31,16 @@ bench: $(VENV)/.bench
 bench-peers:
 	$(MAKE) VENV=.venv-peers .venv-peers/.peers
 	.venv-peers/bin/pytest benchmarks -k "metrics or job"
-	.venv-peers/bin/pytest tests/metrics/test_calibration.py tests/metrics/test_surface.py plugins/curvas/tests/test_ece.py
+	.venv-peers/bin/pytest tests/metrics/test_calibration.py tests/metrics/test_surface.py \
+		plugins/curvas/tests/test_ece.py plugins/venn-abers/tests/test_calibrator.py
 	.venv-peers/bin/python -m benchmarks.tables --only fits-and-metrics --only job $(WRITE)
 
 # One environment; each stamp adds an extra to it, and is made anew when the requirements change.
-$(VENV)/.%: pyproject.toml setup.py plugins/curvas/pyproject.toml \
+$(VENV)/.%: pyproject.toml setup.py plugins/curvas/pyproject.toml plugins/venn-abers/pyproject.toml \
 		$(wildcard twintrack_core/kernels/*.pyx twintrack_core/kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' --editable plugins/curvas
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' \
+		--editable plugins/curvas --editable plugins/venn-abers
 	touch $@
 
 clean:

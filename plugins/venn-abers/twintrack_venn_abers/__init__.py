@@ -1,0 +1,1 @@
+"""Venn-Abers calibration for TwinTrack: a calibrator whose maps have a band."""
