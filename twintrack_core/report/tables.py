@@ -30,15 +30,15 @@ def case_tables(evaluation: Evaluation, *, roi: str) -> str:
         totals = [view.totals[metric.name, *column] for column in columns]
         lines = [
             [_titled(metric), *view.titles(columns)],
-            *([case, *(_number(view.value(metric, case, column)) for column in columns)] for case in view.cases),
-            ["mean", *(_number(total.mean) for total in totals)],
+            *([case, *(number(view.value(metric, case, column)) for column in columns)] for case in view.cases),
+            ["mean", *(number(total.mean) for total in totals)],
         ]
         if any(total.defined < len(view.cases) for total in totals):
             lines.append(["defined", *(f"{total.defined} of {len(view.cases)}" for total in totals)])
         pools = isinstance(metric, Metric) and metric.pooled
         if pools:
-            lines.append(["pooled", *(_number(total.pooled) for total in totals)])
-        blocks.append(_aligned(lines))
+            lines.append(["pooled", *(number(total.pooled) for total in totals)])
+        blocks.append(aligned(lines))
         rows = [row for row in evaluation.rows if row.metric == metric.name and (row.region, row.variant) in columns]
         blocks.append(_remarks(rows, totals if pools else (), len(view.cases)))
     return "\n\n".join(block for block in blocks if block)
@@ -57,7 +57,7 @@ def summary_table(evaluation: Evaluation, *, roi: str) -> str:
             reasons = _distinct(row.why for row in evaluation.rows if row.metric == metric.name and row.why)
             missing.setdefault("; ".join(reasons), []).append(metric.name)
     remarks = "\n".join(f"  - {', '.join(names)}: {why}" for why, names in missing.items())
-    return f"{_aligned(lines)}\n\n{remarks}" if remarks else _aligned(lines)
+    return f"{aligned(lines)}\n\n{remarks}" if remarks else aligned(lines)
 
 
 def rows_as_csv(evaluation: Evaluation) -> str:
@@ -127,7 +127,7 @@ def _mean(view: _View, metric: AnyMetric, column: Column) -> str:
     total = view.totals.get((metric.name, region, variant))
     if total is None:
         return ""
-    text = _number(total.mean)
+    text = number(total.mean)
     if 0 < total.defined < len(view.cases):
         text += f" of {total.defined}"
     gain = _GAINS.get(metric.better)
@@ -164,7 +164,8 @@ def _remarks(rows: Sequence[Row], totals: Sequence[SummaryRow], n_cases: int) ->
     return "\n".join(f"  - {remark}" for remark in remarks)
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lay out rows of one length: the first column to the left, all others to the right."""
     widths = [max(len(text) for text in column) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -174,7 +175,8 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a value with three significant digits; "-" where there is none."""
     return "-" if value is None else f"{value:#.3g}".removesuffix(".")
 
 

@@ -1,0 +1,114 @@
+"""Bands over cases for curves: the fitted map and the reliability diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from twintrack_core.calibrators.recipe import Recipe
+from twintrack_core.codes import CODE_VALUES, encode
+from twintrack_core.errors import FitError
+from twintrack_core.histogram import CaseStatistics, CohortStatistics, RegionName
+from twintrack_core.metrics import ScoredCells
+from twintrack_core.metrics.reliability import N_BINS, bins_of, sums
+from twintrack_core.validation.bootstrap import Bootstrap
+from twintrack_core.validation.cross_fit import Fitter
+
+_Floats = npt.NDArray[np.float64]
+
+_SCORES = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class MapBand:
+    """A map, and how far it may lie off by the choice of the cases it was fitted to.
+
+    Attributes
+    ----------
+    score
+        (k,) float64 scores, values of score codes.
+    value
+        (k,) float64 the map there.
+    low, high
+        (k,) float64 the band, point by point.
+    failed
+        Number of draws whose target did not determine the map; the band is that of the others.
+    """
+
+    score: _Floats
+    value: _Floats
+    low: _Floats
+    high: _Floats
+    failed: int
+
+
+def map_band(
+    statistics: CohortStatistics, recipe: Recipe, bootstrap: Bootstrap, score: npt.ArrayLike = _SCORES
+) -> MapBand:
+    """Refit a map in every draw of the cases it is fitted to.
+
+    Parameters
+    ----------
+    statistics
+        Joint histograms of the cases, each with raters.
+    recipe
+        How the map is fitted.
+    bootstrap
+        How to resample; see `Bootstrap.of_draws`.
+    score
+        (k,) scores in [0, 1] to look at, which are rounded to their codes.
+
+    Raises
+    ------
+    RequestError, FitError, PluginError
+        As `calibrators.fit`. A draw that cannot be fitted is no error.
+    """
+    code = encode(score)
+    fitter = Fitter(statistics)
+    value = fitter.fit(recipe, np.ones(len(statistics), dtype=np.int64)).table[code]
+    drawn = np.full((bootstrap.draws, len(code)), np.nan)
+    failed = 0
+    for row, times in zip(drawn, bootstrap.times(len(statistics)), strict=True):
+        try:
+            row[:] = fitter.fit(recipe, times).table[code]
+        except FitError:
+            failed += 1
+    low, high = bootstrap.of_draws(drawn, len(statistics))
+    return MapBand(CODE_VALUES[code], value, low, high, failed)
+
+
+def reliability_band(
+    cases: Sequence[CaseStatistics], region: RegionName, bootstrap: Bootstrap
+) -> tuple[_Floats, _Floats]:
+    """Return how far the mean human response of each bin may lie off by the choice of cases.
+
+    Cases are drawn and their voxels pooled; what is scored is fixed.
+
+    Parameters
+    ----------
+    cases
+        Statistics of the cases; those without raters are left out.
+    region
+        What to look at: "whole" or "roi".
+    bootstrap
+        How to resample; see `Bootstrap.of_draws`.
+
+    Returns
+    -------
+    low, high
+        (15,) float64 of `Reliability.mean_mhr`, of the draws in which the bin holds voxels; NaN where none does.
+    """
+    scores = [ScoredCells.of([case], region).scores for case in cases if case.histogram.raters]
+    binned = [(found, bins_of(found.score)) for found in scores]
+    voxels = np.array([sums(place, found.count) for found, place in binned]).reshape(-1, N_BINS)
+    marks = np.array([sums(place, found.count * found.mean) for found, place in binned]).reshape(-1, N_BINS)
+    if not scores:
+        return np.full(N_BINS, np.nan), np.full(N_BINS, np.nan)
+    times = bootstrap.times(len(scores)).astype(np.float64)
+    # Summed by loops rather than by a matrix product, so that every machine gives the same bits.
+    drawn = np.einsum("dc,cb->db", times, voxels)
+    means = np.einsum("dc,cb->db", times, marks) / np.where(drawn > 0, drawn, np.nan)
+    return bootstrap.of_draws(means, len(scores))
