@@ -31,8 +31,8 @@ bench: $(VENV)/.bench
 bench-peers:
 	$(MAKE) VENV=.venv-peers .venv-peers/.peers
 	.venv-peers/bin/pytest benchmarks -k "metrics or job"
-	.venv-peers/bin/pytest tests/metrics/test_calibration.py tests/metrics/test_surface.py \
-		plugins/curvas/tests/test_ece.py plugins/venn-abers/tests/test_calibrator.py
+	.venv-peers/bin/pytest tests/calibrators/test_binning.py tests/metrics/test_calibration.py \
+		tests/metrics/test_surface.py plugins/curvas/tests/test_ece.py plugins/venn-abers/tests/test_calibrator.py
 	.venv-peers/bin/python -m benchmarks.tables --only fits-and-metrics --only job $(WRITE)
 
 # One environment; each stamp adds an extra to it, and is made anew when the requirements change.

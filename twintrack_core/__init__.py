@@ -22,20 +22,25 @@ if TYPE_CHECKING:
     from twintrack_core.histogram import CohortStatistics, JointHistogram
     from twintrack_core.maps import CalibrationMap, load_map
     from twintrack_core.metrics import Evaluation
+    from twintrack_core.report.report import html_report
+    from twintrack_core.validation import Comparison, compare
 
 __all__ = [
     "CalibrationMap",
     "Cohort",
     "CohortStatistics",
+    "Comparison",
     "Evaluation",
     "JointHistogram",
     "TwinTrackError",
     "accumulate",
     "apply",
     "calibrate",
+    "compare",
     "evaluate",
     "export",
     "fit",
+    "html_report",
     "import_cases",
     "load_map",
     "open_cohort",
@@ -45,18 +50,21 @@ _MODULES = {
     "CalibrationMap": "maps",
     "Cohort": "cohort.store",
     "CohortStatistics": "histogram",
+    "Comparison": "validation",
     "Evaluation": "metrics",
     "JointHistogram": "histogram",
     "TwinTrackError": "errors",
     "accumulate": "engine.accumulate",
     "apply": "engine.apply",
     "calibrate": "engine.export",
+    "compare": "validation",
     "evaluate": "engine.evaluate",
     "export": "engine.export",
     "fit": "calibrators",
     "import_cases": "engine.importing",
     "load_map": "maps",
     "open_cohort": "cohort.store",
+    "html_report": "report.report",
 }
 
 

@@ -122,7 +122,8 @@ def test_beta_is_the_authors() -> None:
     weights = np.concatenate([target.weight * target.mean, target.weight * (1 - target.mean)])
     model = betacal.BetaCalibration(parameters="abm")
     model.fit(np.tile(clipped(target.score), 2), np.repeat([1, 0], len(target.score)), weights)
-    np.testing.assert_allclose(at_codes(beta(target)), model.predict(clipped(CODE_VALUES)), rtol=0, atol=1e-3)
+    # Its solver stops at gradients of 1e-4; the test above has the parameters to 1e-6.
+    np.testing.assert_allclose(at_codes(beta(target)), model.predict(clipped(CODE_VALUES)), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("target", [cohort(0), cohort(1, 1000), DENSE], ids=[*BACKGROUNDS[:2], "dense"])

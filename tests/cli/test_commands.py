@@ -427,18 +427,21 @@ def test_demo(done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(demo_command, "_SHAPE", (12, 32, 32))
     monkeypatch.setattr(demo_command, "_CASES", 4)
     monkeypatch.setattr(demo_command, "_FIT_CASES", 2)
+    monkeypatch.setattr(demo_command, "_FOLDS", 2)
     folder = tmp_path / "demo"
     printed = done("demo", folder)
     for path in folder.iterdir():
         assert str(path) in printed
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "cohort.zarr", "statistics.zarr", "map.json", "calibrated.zarr", "evaluation.json", "evaluation.txt",
-        "reliability.png",
+        "cohort.zarr", "statistics.zarr", "comparison.json", "map.json", "calibrated.zarr", "evaluation.json",
+        "evaluation.txt", "report.html",
     }  # fmt: skip
     for name in ("cohort.zarr", "statistics.zarr", "map.json", "calibrated.zarr"):
         done("info", folder / name)
-    assert (folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    comparison = json.loads((folder / "comparison.json").read_text())
+    assert comparison["recommendation"] in printed
     arguments = ["evaluate", folder / "cohort.zarr", "--map", folder / "map.json", "--roi", "raters+20"]
     document = json.loads(done(*arguments, "--cases", "case00[23]", "--json"))
     assert json.loads((folder / "evaluation.json").read_text()) == document

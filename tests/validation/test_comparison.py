@@ -119,6 +119,21 @@ def test_refitting_is_the_cross_validation_of_cases_drawn() -> None:
     assert comparison["raw"].refitted_to_raw is None
 
 
+def test_an_advantage_that_refitting_leaves_open_is_no_recommendation() -> None:
+    # Raters so unlike from case to case that a map of other cases may as well harm.
+    statistics = cohort(6, spread=0.9, seed=1)
+    fixed = tt.compare(statistics, ["isotonic"], folds=3, metrics=["brier_mhr"])
+    refitted = tt.compare(statistics, ["isotonic"], folds=3, metrics=["brier_mhr"], refit=60)
+    found = refitted["isotonic to mhr"].refitted_to_raw
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert fixed.best is not None
+    assert found.low < 0 < found.high
+    assert refitted.best is None
+    assert "maps refitted) may be chance" in refitted.recommendation
+
+
 def test_groups_are_scored_apart_on_maps_of_the_others() -> None:
     comparison = tt.compare(STATISTICS, ["isotonic"], folds="leave-one-out", group_by="site", bootstrap=50)
     assert [split.name for split in comparison.splits] == ["A", "B"]

@@ -28,6 +28,8 @@ COMMANDS = (
     "fit",
     "apply",
     "evaluate",
+    "compare",
+    "report",
     "merge",
     "export",
     "calibrate",
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _plugin_notes():
             arguments = _parser(words).parse_args(words)
+            arguments.words = tuple(words)
             arguments.run(arguments)
     except KeyboardInterrupt:
         print("twintrack: interrupted; unfinished outputs are marked incomplete.", file=sys.stderr)

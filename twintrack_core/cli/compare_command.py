@@ -128,7 +128,7 @@ def _folds(text: str) -> Folds:
 def _write(comparison: Comparison, statistics: CohortStatistics, path: Path, arguments: argparse.Namespace) -> None:
     from twintrack_core.calibrators.fitting import fit
     from twintrack_core.paths import write_text
-    from twintrack_core.report.report import report
+    from twintrack_core.report.report import html_report
 
     if path.suffix == ".json":
         write_text(path, json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -138,7 +138,7 @@ def _write(comparison: Comparison, statistics: CohortStatistics, path: Path, arg
         raise RequestError("No calibrator could be fitted, so there is no map to report on.", None)
     rated = statistics.select(name for name, case in statistics.items() if case.histogram.raters)
     calibration = fit(rated, recipe.calibrator, target=recipe.target, **guards_of(arguments))
-    page = report(
+    page = html_report(
         calibration,
         rated,
         comparison=comparison,

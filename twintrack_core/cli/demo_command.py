@@ -8,11 +8,13 @@ from pathlib import Path
 
 from twintrack_core.cli._shared import add_workers
 
-HELP = "simulate, fit, apply and evaluate: the whole way, on this machine"
+HELP = "simulate, fit, apply, evaluate, report: the whole way, on this machine"
 
-_CASES, _FIT_CASES = 12, 6
+_CASES, _FIT_CASES = 18, 12
+_FOLDS = 6
 _SHAPE = (96, 192, 192)
 _ROI = "raters+20"
+_CALIBRATORS = ("isotonic", "centered_isotonic", "platt", "temperature", "beta", "spline")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +31,15 @@ def run(arguments: argparse.Namespace) -> None:
     from twintrack_core.engine.importing import import_cases
     from twintrack_core.metrics import evaluate
     from twintrack_core.paths import require_new
-    from twintrack_core.report.reliability import reliability_diagram
+    from twintrack_core.report.page import require_libraries
+    from twintrack_core.report.ranking import ranking_table
+    from twintrack_core.report.report import html_report
     from twintrack_core.report.tables import case_tables, summary_table
     from twintrack_core.simulate import Simulation
+    from twintrack_core.validation import compare
 
     folder = require_new(arguments.folder)
+    require_libraries()
     folder.mkdir()
     workers = arguments.workers
     left: list[tuple[Path, str]] = []
@@ -50,6 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     statistics = accumulate(cohort, roi=_ROI, workers=workers, progress=True)
     statistics.save(path)
     fitted, held_out = cohort.names[:_FIT_CASES], cohort.names[_FIT_CASES:]
+    path = keep("comparison.json", f"calibrators compared by cross-validation on {fitted[0]} to {fitted[-1]}")
+    comparison = compare(statistics.select(fitted), _CALIBRATORS, folds=_FOLDS)
+    path.write_text(json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     path = keep("map.json", f"isotonic regression to the mean human response of {fitted[0]} to {fitted[-1]}")
     calibration = fit(statistics.select(fitted), "isotonic", target="mhr")
     calibration.save(path)
@@ -60,9 +69,16 @@ def run(arguments: argparse.Namespace) -> None:
     path.write_text(json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     path = keep("evaluation.txt", "the same as tables")
     path.write_text(case_tables(evaluation, roi=_ROI) + "\n", encoding="utf-8")
-    path = keep("reliability.png", "the reliability diagram of these cases before and after")
-    reliability_diagram(statistics.select(held_out), calibration, path)
-    print(f"\n{summary_table(evaluation, roi=_ROI)}\n")
+    path = keep("report.html", "the report: open it in a browser")
+    page = html_report(
+        calibration,
+        statistics.select(held_out),
+        fitted=statistics.select(fitted),
+        comparison=comparison,
+        command=f"twintrack demo {arguments.folder}",
+    )
+    path.write_text(page, encoding="utf-8")
+    print(f"\n{ranking_table(comparison)}\n\n{summary_table(evaluation, roi=_ROI)}\n")
     width = max(len(str(path)) for path, _ in left)
     for path, what in left:
         print(f"{path!s:<{width}}  {what}")

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     maps = _load_maps(arguments.map)
     names = names_in(arguments.metrics)
     metrics = resolve(names)  # before the pass over the voxels
-    outputs = check_outputs(arguments.output, (".json", ".csv"))
+    outputs = check_outputs(arguments.output, (".csv", ".json"))
     source: Cohort | CohortStatistics
     if kind_of(arguments.input) == "statistics":
         source = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)

@@ -50,7 +50,7 @@ def _how(comparison: Comparison) -> str:
     together = f", cases of one {comparison.group_by} together" if comparison.group_by is not None else ""
     return (
         f"{len(comparison.cases)} cases in {len(comparison.splits)} folds{together}, region {comparison.roi}. "
-        f"In brackets: {bootstrap.level:.0%} intervals (BCa),\n"
+        f"In brackets: {bootstrap.level * 100:g} % intervals (BCa),\n"
         f"test cases resampled {bootstrap.draws:,} times, the maps of the folds fixed."
     )
 

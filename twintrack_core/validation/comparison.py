@@ -388,10 +388,11 @@ def _refit(fitter: Fitter, recipe: Recipe, times: npt.NDArray[np.int64]) -> Cali
 
 
 def _recommended(candidates: Sequence[Candidate], rank_by: str) -> Recipe | None:
-    """Return the first of the ranking, unless its advantage over the raw scores may be chance."""
+    """Return the first of the ranking, unless its advantage over the raw scores may be chance, refitted or not."""
     first = candidates[0]
-    difference = first[rank_by].to_raw
-    return None if difference is None or _may_be_chance(difference) else first.recipe
+    if first[rank_by].to_raw is None or _doubtful(first, rank_by) is not None:
+        return None
+    return first.recipe
 
 
 def _recommendation(candidates: Sequence[Candidate], rank_by: str, level: float) -> str:
@@ -401,18 +402,29 @@ def _recommendation(candidates: Sequence[Candidate], rank_by: str, level: float)
     if to_raw is None:
         others = "nothing that was compared is better" if len(measured) > 1 else "nothing could be fitted in every fold"
         return f"Keep the raw scores: by {rank_by} on {n_cases} held-out cases, {others}."
-    lower = f"{_signed(to_raw.mean)} to that of the raw scores ({level:.0%} interval {_span(to_raw)})"
-    if _may_be_chance(to_raw):
+    doubtful = _doubtful(first, rank_by)
+    if doubtful is not None:
+        refitted = ", maps refitted" if doubtful is first.refitted_to_raw else ""
         return (
             f"Keep the raw scores, or rate more cases: {first.label} has the lowest {rank_by} on {n_cases} held-out "
-            f"cases, but its difference, {lower}, may be chance."
+            f"cases, but its difference of {_signed(to_raw.mean)} to that of the raw scores "
+            f"({level * 100:g} % interval {_span(doubtful)}{refitted}) may be chance."
         )
+    lower = f"{_signed(to_raw.mean)} to that of the raw scores ({level * 100:g} % interval {_span(to_raw)})"
     alike = [each.label for each in measured[1:] if each.recipe and each.to_best and _may_be_chance(each.to_best)]
     rest = f"{some(alike)} may be as good" if alike else "the others are worse by more than chance"
     return (
         f"Take {first.label}: its {rank_by} on {n_cases} held-out cases is the lowest, {_number(value.mean)}, "
         f"a difference of {lower}; {rest}."
     )
+
+
+def _doubtful(candidate: Candidate, rank_by: str) -> Estimate | None:
+    """Return the difference to the raw scores whose interval holds 0: maps fixed, or refitted."""
+    for difference in (candidate[rank_by].to_raw, candidate.refitted_to_raw):
+        if difference is not None and _may_be_chance(difference):
+            return difference
+    return None
 
 
 def _may_be_chance(difference: Estimate) -> bool:
