@@ -6,7 +6,7 @@ import re
 
 from twintrack_core.report.document import Block, Cell, Figure, Group, Notes, Row, Section, Table, Text
 from twintrack_core.report.figures.forest_figure import ForestFigure
-from twintrack_core.report.numbers import NOTHING, counted, interval, span, stacked
+from twintrack_core.report.numbers import NOTHING, counted, interval, stacked
 from twintrack_core.report.subject import Subject
 from twintrack_core.validation import Candidate, Comparison, Estimate
 
