@@ -92,6 +92,8 @@ def test_equal_cases_are_what_copies_up_to_one_size_give(cases: list[dict[int, t
         ]
     )
     np.testing.assert_allclose(fit(statistics, weighting="cases").table, fit(copied).table, rtol=0, atol=1e-12)
+    weight = Recipe(weighting="cases").target_of(CaseTargets.from_statistics(statistics, "mhr")).weight
+    assert weight.sum() == pytest.approx(sum(sizes))  # still a number of voxels
 
 
 @given(tables, st.floats(0.1, 20))

@@ -26,7 +26,7 @@ def statistics(tmp_path: Path) -> Path:
 def test_what_it_prints_is_what_python_finds(twintrack: Run, statistics: Path) -> None:
     outcome = twintrack(
         "compare", statistics, "--calibrators", "isotonic,platt", "--targets", "mhr,rater:ann", "--folds", "3",
-        "--bootstrap", "50", "--metrics", "tdsc", "--seed", "2",
+        "--bootstrap", "50", "--metrics", "tdsc,brier_rater:ann", "--seed", "2",
     )  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")
     expected = tt.compare(
@@ -38,7 +38,9 @@ def test_what_it_prints_is_what_python_finds(twintrack: Run, statistics: Path) -
         seed=2,
     )
     head, *lines = outcome.out.splitlines()
-    assert " ".join(head.split()) == "held-out mean brier_mhr tdsc difference to raw difference to first"
+    assert (
+        " ".join(head.split()) == "held-out mean brier_mhr difference to raw difference to first tdsc brier_rater:ann"
+    )
     for line, candidate in zip(lines, expected.candidates, strict=False):
         assert line.startswith(candidate.label)
         assert f"{candidate['tdsc'].value.mean:#.3g} (" in line
@@ -91,8 +93,10 @@ def test_a_candidate_without_a_map_is_named(twintrack: Run, tmp_path: Path) -> N
         (["--metrics", "beauty"], "There is no metric 'beauty'"),
         (["--rank-by", "ece_mhr"], "cannot be ranked by 'ece_mhr'"),
         (["--folds", "7"], "cannot be parted into 7 folds"),
+        (["--folds", "9" * 5000], "is neither a number nor a file"),
+        (["--metrics", "surface_dice"], "'surface_dice' is no single metric"),
         (["--folds", "nowhere.json"], "--folds nowhere.json is neither a number nor a file"),
-        (["--group-by", "scanner"], "has no attribute 'scanner'"),
+        (["--group-by", "scanner"], "has no 'scanner'"),
         (["--bootstrap", "5"], "5 bootstrap draws make no interval"),
         (["--refit", "5"], "5 bootstrap draws make no interval"),
         (["--min-cases", "-1"], "min_cases is -1"),
@@ -104,7 +108,9 @@ def test_what_it_refuses(refused: Run, statistics: Path, options: list[str], say
     refused("compare", statistics, *options, code=2, words=(says,))
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"a": "case000"}', '{"a": [1]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["{", '{"a": ["case000"], "a": ["case001"]}', "[1, 2]", '{"a": "case000"}', '{"a": [1]}', "[" * 100_000]
+)
 def test_folds_files_that_are_none(refused: Run, statistics: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "folds.json").write_text(text)
     refused("compare", statistics, "--folds", tmp_path / "folds.json", code=2, words=("folds.json", "Allowed"))

@@ -417,7 +417,7 @@ def test_a_comparison_is_told_with_both_kinds_of_interval(
     said = lines(ranking)[f"1. {best.label}"]
     assert said[0] == " ".join(stacked(best["brier_mhr"].value))
     assert best.refitted is not None
-    assert lines(refitted)[best.label][0] == " ".join(stacked(best.refitted))
+    assert lines(refitted)[best.label][0] == " ".join(stacked(best.refitted.value))
     assert [row.title for row in groups.rows if isinstance(row, Group)] == ["site: a", "site: b"]
     assert comparison.recommendation.partition(":")[0] in texts(found, "summary")
     # Folds of the comparison are those of the page: one number for one thing.

@@ -34,10 +34,11 @@ def test_the_band_is_that_of_maps_fitted_to_cases_drawn() -> None:
             for times in bootstrap.times(5)
         ]
         band = map_band(statistics, recipe, bootstrap, SCORES)
-        low, high = bootstrap.of_draws(np.array(drawn), 5)
+        value = fit(statistics, recipe.calibrator, **options).table[encode(SCORES)]
+        low, high = np.clip(bootstrap.of_draws(np.array(drawn), value, 5), 0, 1)
         np.testing.assert_allclose(band.low, low, rtol=0, atol=1e-9)
         np.testing.assert_allclose(band.high, high, rtol=0, atol=1e-9)
-        np.testing.assert_array_equal(band.value, fit(statistics, recipe.calibrator, **options).table[encode(SCORES)])
+        np.testing.assert_array_equal(band.value, value)
         np.testing.assert_array_equal(band.score, CODE_VALUES[encode(SCORES)])
         assert band.failed == 0
 
@@ -64,7 +65,8 @@ def test_reliability_band_is_that_of_cases_drawn() -> None:
         for times in bootstrap.times(6)
     ]
     low, high = reliability_band(cases, "roi", bootstrap)
-    expected = bootstrap.of_draws(np.array([found.mean_mhr for found in drawn]), 6)
+    pooled = reliability_of(ScoredCells.of(cases, "roi")).mean_mhr
+    expected = np.clip(bootstrap.of_draws(np.array([found.mean_mhr for found in drawn]), pooled, 6), 0, 1)
     np.testing.assert_allclose([low, high], expected, rtol=0, atol=1e-12)
     whole = reliability_band(cases, "whole", bootstrap)
     assert not np.array_equal(whole[0], low, equal_nan=True)

@@ -28,8 +28,9 @@ def test_intervals_are_scipys_at_the_expanded_level(n: int, ours: Any, scipys: s
     ).confidence_interval
     width = theirs.high - theirs.low
     # Two samples of draws: the ends lie far out where there are few cases.
-    assert abs(low[0] - theirs.low) < 0.03 * width
-    assert abs(high[0] - theirs.high) < 0.05 * width
+    student = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
+    assert abs(low[0] - min(theirs.low, student[0])) < 0.03 * width
+    assert abs(high[0] - max(theirs.high, student[1])) < 0.05 * width
 
 
 def test_undefined_values_are_left_out() -> None:
@@ -40,7 +41,9 @@ def test_undefined_values_are_left_out() -> None:
     low, high = Bootstrap(2000).of_means(values)
     assert np.isnan([low[2], high[2]]).all()
     some = values[:5, 1]
-    assert some.min() <= low[1] < some.mean() < high[1] <= some.max()
+    student = stats.t.interval(0.95, 4, loc=some.mean(), scale=stats.sem(some))
+    assert low[1] <= student[0] + 1e-12
+    assert high[1] >= student[1] - 1e-12
     first, second, third = Bootstrap(2000).estimates(values)
     assert (second.mean, second.defined) == (some.mean(), 5)
     assert (third.mean, third.low, third.high, third.defined) == (values[0, 2], None, None, 1)
@@ -55,11 +58,62 @@ def test_equal_values_leave_no_interval_but_a_point() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30), st.sampled_from(["bca", "percentile"]))
-def test_ends_lie_among_the_values(values: list[float], method: Any) -> None:
+def test_no_interval_is_shorter_than_students_nor_leaves_the_values_further_than_that(
+    values: list[float], method: Any
+) -> None:
     column = np.array(values)[:, np.newaxis]
     low, high = Bootstrap(200).of_means(column, method)
+    spread = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    start, end = np.mean(values) + spread * np.array(stats.t.interval(0.95, len(values) - 1))
     slack = 1e-9 * max(1.0, np.abs(column).max())
-    assert column.min() - slack <= low[0] <= high[0] <= column.max() + slack
+    assert min(column.min(), start) - slack <= low[0] <= start + slack
+    assert end - slack <= high[0] <= max(column.max(), end) + slack
+
+
+def test_ends_stay_within_what_there_can_be() -> None:
+    values = np.array([[0.01, -0.9], [0.02, 0.8], [0.4, 0.1]])
+    free = Bootstrap().estimates(values)
+    bound = Bootstrap().estimates(values, ranges=[(0.0, 1.0), (-np.inf, np.inf)])
+    assert free[0].low is not None
+    assert free[0].low < 0 == bound[0].low
+    assert bound[1] == free[1]
+
+
+def test_groups_are_drawn_whole() -> None:
+    rng = np.random.default_rng(0)
+    of_group = rng.gamma(2, size=(12, 2))
+    # Copies of a case, all in one group, tell no more than the case alone.
+    copied = np.repeat(of_group, 3, axis=0)
+    groups = np.repeat(np.arange(12), 3)
+    for method in ("bca", "percentile"):
+        alone = Bootstrap(500).of_means(of_group, method)
+        together = Bootstrap(500).of_means(copied, method, groups)
+        np.testing.assert_allclose(together, alone, rtol=1e-12)
+    times = Bootstrap(100).times(36, groups)
+    assert (times.reshape(100, 12, 3) == times.reshape(100, 12, 3)[:, :, :1]).all()
+    assert (times.sum(axis=1) == 36).all()
+
+
+def test_groups_of_different_sizes_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])
+    values = rng.random((10, 1))
+    values[4] = np.nan
+    values[8] = np.nan
+    bootstrap = Bootstrap(400)
+    number = np.random.default_rng(0).multinomial(4, np.full(4, 0.25), size=400)
+    drawn = []
+    for times in number:
+        chosen = np.concatenate([np.repeat(values[groups == g, 0], n) for g, n in enumerate(times)])
+        drawn.append(np.nanmean(chosen))
+    reach = np.sqrt(4 / 3) * stats.t.ppf(0.975, 3)
+    first, last = np.quantile(drawn, [stats.norm.cdf(-reach), stats.norm.cdf(reach)])
+    low, high = bootstrap.of_means(values, "percentile", groups)
+    defined = ~np.isnan(values[:, 0])
+    mean = values[defined, 0].mean()
+    residual = [(values[defined & (groups == g), 0] - mean).sum() for g in range(4)]
+    spread = reach * np.sqrt(np.square(residual).sum()) / defined.sum()
+    np.testing.assert_allclose([low[0], high[0]], [min(first, mean - spread), max(last, mean + spread)], rtol=1e-12)
 
 
 @given(st.floats(0.1, 100), st.floats(-50, 50))
@@ -81,13 +135,20 @@ def test_draws_are_of_whole_cases_and_repeat() -> None:
 
 def test_percentiles_of_draws() -> None:
     drawn = np.column_stack([np.arange(1000.0), np.full(1000, np.nan), np.where(np.arange(1000) < 500, np.nan, 1.0)])
-    low, high = Bootstrap(1000).of_draws(drawn, 1000)
-    np.testing.assert_allclose([low[0], high[0]], [0.0247 * 999, 0.9753 * 999], atol=2)  # nearly 2.5 and 97.5 percent
+    centre = np.array([499.5, 0.5, 1.0])
+    low, high = Bootstrap(1000).of_draws(drawn, centre, 1000)
+    # Uniform draws are so spread that Student's interval is the longer one.
+    reach = np.sqrt(1000 / 999) * stats.t.ppf(0.975, 999) * drawn[:, 0].std(ddof=1)
+    np.testing.assert_allclose([low[0], high[0]], [499.5 - reach, 499.5 + reach])
     assert np.isnan([low[1], high[1]]).all()
     assert (low[2], high[2]) == (1.0, 1.0)
-    few = Bootstrap(1000).of_draws(drawn, 5)
-    assert few[0][0] < low[0] < high[0] < few[1][0]
-    assert np.isnan(Bootstrap(1000).of_draws(drawn, 1)[0]).all()
+    skew = np.random.default_rng(0).exponential(size=(1000, 1)) ** 3
+    low, high = Bootstrap(1000).of_draws(skew, np.array([6.0]), 50)
+    outer = np.sqrt(50 / 49) * stats.t.ppf(0.975, 49)
+    expected = np.quantile(skew, [stats.norm.cdf(-outer), stats.norm.cdf(outer)])
+    assert low[0] == pytest.approx(min(expected[0], 6 - outer * skew.std(ddof=1)))
+    assert high[0] == pytest.approx(max(expected[1], 6 + outer * skew.std(ddof=1)))
+    assert np.isnan(Bootstrap(1000).of_draws(drawn, centre, 1)[0]).all()
 
 
 def test_the_standard_interval_is_students() -> None:

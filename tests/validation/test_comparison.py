@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,29 +95,40 @@ def test_refitting_is_the_cross_validation_of_cases_drawn() -> None:
     statistics = cohort(6)
     comparison = tt.compare(statistics, ["isotonic"], folds=3, bootstrap=50, refit=50, metrics=["brier_mhr"], seed=1)
     splits = split_cases(statistics, 3, seed=1)
-    drawn = []
+    drawn, raw = [], []
     for times in Bootstrap(50, seed=1).times(6):
         number = dict(zip(statistics.names, times.tolist(), strict=True))
-        total = weight = 0.0
+        total = total_raw = weight = 0.0
         for split in splits:
             copies = {f"{name}-{copy}": statistics[name] for name in split.fit for copy in range(number[name])}
             if copies:
                 calibration = fit(CohortStatistics(copies, statistics.roi))
                 rows = evaluate(statistics.select(split.test), calibration, ["brier_mhr"]).rows
                 for row in rows:
-                    if row.region == "roi" and row.variant == "calibrated" and row.value is not None:
-                        total += row.value * number[row.case]
-                        weight += number[row.case]
+                    if row.region == "roi" and row.value is not None:
+                        if row.variant == "raw":
+                            total_raw += row.value * number[row.case]
+                        else:
+                            total += row.value * number[row.case]
+                            weight += number[row.case]
         drawn.append(total / weight)
+        raw.append(total_raw / weight)
     found = comparison["isotonic to mhr"]
     mean = found["brier_mhr"].value.mean
     assert mean is not None
     assert found.refitted is not None
-    assert found.refitted_to_raw is not None
+    assert found.refitted.to_raw is not None
+    assert found.refitted.incomplete == 0
     low, high = Bootstrap(50).around(mean, np.array(drawn), 6)
-    assert (found.refitted.low, found.refitted.high) == pytest.approx((low, high), abs=1e-12)
-    assert found.refitted_to_raw.low < found.refitted_to_raw.mean  # type: ignore[operator]
-    assert comparison["raw"].refitted_to_raw is None
+    assert (found.refitted.value.low, found.refitted.value.high) == pytest.approx((max(low, 0), high), abs=1e-12)
+    gap = np.array(drawn) - np.array(raw)
+    to_raw = found["brier_mhr"].to_raw
+    assert to_raw is not None
+    assert to_raw.mean is not None
+    low, high = Bootstrap(50).around(to_raw.mean, gap, 6)
+    assert (found.refitted.to_raw.low, found.refitted.to_raw.high) == pytest.approx((low, high), abs=1e-12)
+    assert comparison["raw"].refitted is not None
+    assert comparison["raw"].refitted.to_raw is None
 
 
 def test_an_advantage_that_refitting_leaves_open_is_no_recommendation() -> None:
@@ -124,7 +136,9 @@ def test_an_advantage_that_refitting_leaves_open_is_no_recommendation() -> None:
     statistics = cohort(6, spread=0.9, seed=1)
     fixed = tt.compare(statistics, ["isotonic"], folds=3, metrics=["brier_mhr"])
     refitted = tt.compare(statistics, ["isotonic"], folds=3, metrics=["brier_mhr"], refit=60)
-    found = refitted["isotonic to mhr"].refitted_to_raw
+    again = refitted["isotonic to mhr"].refitted
+    assert again is not None
+    found = again.to_raw
     assert found is not None
     assert found.low is not None
     assert found.high is not None
@@ -141,8 +155,86 @@ def test_groups_are_scored_apart_on_maps_of_the_others() -> None:
         inside = [name for name, each in STATISTICS.items() if each.attributes["site"] == site]
         calibration = fit(STATISTICS.without(*inside))
         summary = evaluate(STATISTICS.select(inside), calibration, ["brier_mhr"]).summary
-        mean = next(row.mean for row in summary if row.region == "roi" and row.variant == "calibrated")
-        assert comparison["isotonic to mhr"].groups[site][0].mean == pytest.approx(mean, abs=1e-12)
+        mean, raw = (
+            next(row.mean for row in summary if row.region == "roi" and row.variant == variant)
+            for variant in ("calibrated", "raw")
+        )
+        assert mean is not None
+        assert raw is not None
+        value, to_raw = comparison["isotonic to mhr"].groups[site]
+        assert value.mean == pytest.approx(mean, abs=1e-12)
+        assert to_raw.mean == pytest.approx(mean - raw, abs=1e-12)
+
+
+def test_groups_are_drawn_whole_so_that_copies_of_a_patient_tell_nothing_new() -> None:
+    def of_patients(copies: int) -> CohortStatistics:
+        return CohortStatistics(
+            {
+                f"{name}-{copy}": replace(each, attributes={"patient": name})
+                for name, each in cohort(6).items()
+                for copy in range(copies)
+            },
+            "raters+20",
+        )
+
+    one, four = (
+        tt.compare(
+            of_patients(copies),
+            ["isotonic"],
+            folds=3,
+            group_by="patient",
+            metrics=["brier_mhr"],
+            bootstrap=200,
+            refit=50,
+        )
+        for copies in (1, 4)
+    )
+    for label in ("raw", "isotonic to mhr"):
+        same(four[label]["brier_mhr"].value, replace(one[label]["brier_mhr"].value, defined=24))
+    again, single = four["isotonic to mhr"].refitted, one["isotonic to mhr"].refitted
+    assert again is not None
+    assert single is not None
+    assert again.to_raw is not None
+    assert single.to_raw is not None
+    assert (again.to_raw.low, again.to_raw.high) == pytest.approx((single.to_raw.low, single.to_raw.high), rel=1e-9)
+
+
+def test_refitting_stays_paired_where_a_fold_of_a_draw_has_no_map() -> None:
+    # Calibrated cases differ much among themselves and little from what a map makes of them; unmarked ones alone
+    # determine no map.
+    unmarked = JointHistogram.from_cells([1, 1], [500, 9000], [0, 0], [50, 50], ["ann"])
+    cases = {f"u{i}": CaseStatistics(unmarked) for i in range(4)}
+    cases |= {f"c{i}": CaseStatistics(case(i).keep_raters(["ann"])) for i in range(3)}
+    comparison = tt.compare(
+        CohortStatistics(cases), ["platt"], targets=["mhr"], folds="leave-one-out", bootstrap=50, refit=200,
+        metrics=["brier_mhr"], shrinkage=1e6,
+    )  # fmt: skip
+    found = comparison["platt to mhr"]
+    assert found.refitted is not None
+    assert found.refitted.to_raw is not None
+    assert found.refitted.to_raw.low is not None
+    assert found.refitted.to_raw.high is not None
+    # Shrunk to the identity, a map changes next to nothing in any draw.
+    assert found.refitted.to_raw.high - found.refitted.to_raw.low < 1e-4
+    plain = tt.compare(
+        CohortStatistics(cases), ["platt"], folds="leave-one-out", bootstrap=50, refit=200, metrics=["brier_mhr"]
+    )["platt to mhr"].refitted
+    assert plain is not None
+    assert 0 < plain.incomplete < 200
+
+
+def test_the_sentence_names_those_that_may_be_as_good() -> None:
+    comparison = tt.compare(STATISTICS, ["isotonic", "centered_isotonic", "temperature", "platt", "beta"], folds=3)
+    assert comparison.best is not None
+    alike = [
+        each.label
+        for each in comparison.candidates[1:]
+        if each.recipe and each.to_best and each.to_best.low is not None and each.to_best.low <= 0
+    ]
+    assert 0 < len(alike) < 4
+    assert comparison.recommendation.endswith(f"; {', '.join(alike)} may be as good.")
+    alone = tt.compare(STATISTICS, ["isotonic"], folds=3)
+    assert alone.recommendation.endswith(").")
 
 
 def test_what_a_fold_does_not_determine_is_named_and_not_ranked() -> None:
@@ -194,6 +286,8 @@ def test_guards_reach_the_maps() -> None:
         ({"calibrators": ["magic"]}, "magic"),
         ({"targets": ["truth"]}, "truth"),
         ({"metrics": ["hausdorff"]}, "hausdorff"),
+        ({"metrics": ["surface_dice"]}, "'surface_dice' is no single metric"),
+        ({"targets": ["rater:zoe"]}, "There is no rater 'zoe'"),
         ({"rank_by": "ece_mhr"}, "ranked by 'ece_mhr'"),
         ({"folds": 10}, "10 folds"),
         ({"bootstrap": 10}, "10 bootstrap draws"),

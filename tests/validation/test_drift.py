@@ -56,6 +56,23 @@ def test_the_same_cohort_does_not_drift_and_a_shifted_one_does() -> None:
     assert np.median(list(moved.rank.values())) == pytest.approx(1 / 11)
 
 
+def test_a_fitted_case_is_compared_with_the_others_alone() -> None:
+    # The second case is all there is at 0.5: without it, nothing is left there, and it is as far off as can be.
+    fitted = unrated({0.0: 90, 0.9: 10}, {0.0: 90, 0.5: 1000}, {0.0: 90, 0.9: 10})
+    new = unrated({0.0: 50, 0.1: 30}, {0.0: 50, 0.5: 30})
+    found = drift(fitted, new)
+    assert found.distance["new0"] == pytest.approx(1.0)
+    assert found.rank["new0"] == pytest.approx(2 / 4)  # the second one is as far from the others
+    assert found.rank["new1"] == pytest.approx(4 / 4)
+
+
+def test_nothing_to_compare_with_is_as_far_as_can_be() -> None:
+    found = drift(unrated({0.0: 90}, {0.0: 80}), unrated({0.0: 5, 0.5: 5}))
+    assert found.distance["new0"] == 1.0
+    alone = drift(unrated({0.0: 90, 0.5: 1}, {0.0: 80}), unrated({0.0: 5, 0.5: 5}))
+    assert alone.rank["new0"] == 1.0
+
+
 def test_what_cannot_be_compared() -> None:
     fitted = unrated({0.5: 10}, {0.5: 10})
     with pytest.raises(RequestError, match="1 cases"):

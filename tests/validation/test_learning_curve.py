@@ -66,6 +66,13 @@ def test_choices_that_determine_no_map_are_counted() -> None:
     assert not np.isnan(found.mean).any()
 
 
+def test_a_held_out_case_without_voxels_is_no_failed_fit() -> None:
+    empty = JointHistogram.from_cells([0], [5], [1], [9], ["ann", "bob", "cy"])
+    more = cohort(4).merge(CohortStatistics({"none": CaseStatistics(empty)}, "raters+20"))
+    found = learning_curve(more, Recipe(), sizes=[2, 4], repeats=30)
+    assert found.failed.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -8,7 +8,7 @@ from cohorts import case, cohort
 
 from twintrack_core.calibrators import Recipe, fit
 from twintrack_core.errors import RequestError
-from twintrack_core.histogram import CaseStatistics, CohortStatistics
+from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.metrics import evaluate
 from twintrack_core.validation import Bootstrap, leave_one_rater_out, split_cases
 
@@ -63,6 +63,15 @@ def test_cases_without_the_rater_take_no_part() -> None:
     splits = split_cases(more, 3)
     found = {each.rater: each for each in leave_one_rater_out(more, Recipe(), splits, Bootstrap(50))}
     assert (found["ann"].raw.defined, found["bob"].raw.defined) == (5, 4)
+
+
+def test_cases_without_a_staple_of_the_others_are_not_fitted_to() -> None:
+    marked = cohort(4)
+    only_ann = JointHistogram.from_cells([1, 1], [500, 9000], [0, 1], [50, 50], ["ann", "bob", "cy"])
+    more = marked.merge(CohortStatistics({"quiet": CaseStatistics(only_ann)}, marked.roi))
+    found = leave_one_rater_out(more, Recipe(target="staple"), split_cases(more, 5), Bootstrap(50))
+    assert [each.rater for each in found] == ["ann", "bob", "cy"]
+    assert [each.raw.defined for each in found] == [5, 5, 5]
 
 
 def test_what_leaves_nobody_out() -> None:

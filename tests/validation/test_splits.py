@@ -72,7 +72,7 @@ def test_cases_without_raters_are_left_out() -> None:
         (True, None, "True folds"),
         ("leave-two-out", None, "'leave-two-out'"),
         (3, "site", "2 values of 'site'"),
-        (2, "scanner", "no attribute 'scanner'; it has site"),
+        (2, "scanner", "no 'scanner'; its attributes with a value are site"),
         ({}, None, "No fold"),
         ({"a": []}, None, "'a' is []"),
         ({"a": "c00"}, None, "'a' is 'c00'"),
@@ -86,6 +86,14 @@ def test_what_makes_no_folds(folds: Any, group_by: str | None, says: str) -> Non
     with pytest.raises(RequestError) as caught:
         split_cases(tiny(list("AABB")), folds, group_by=group_by)
     assert says in str(caught.value)
+
+
+def test_an_attribute_without_a_value_makes_no_group() -> None:
+    histogram = JointHistogram.from_cells([1], [0], [0], [1], ["ann"])
+    values = {"a": "x", "b": None, "c": "y"}
+    cases = {name: CaseStatistics(histogram, attributes={"site": site}) for name, site in values.items()}
+    with pytest.raises(RequestError, match="Case b has no 'site'"):
+        split_cases(CohortStatistics(cases), 2, group_by="site")
 
 
 def test_one_case_makes_no_folds() -> None:

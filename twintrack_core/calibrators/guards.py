@@ -65,7 +65,7 @@ def _close_groups(
     while left == len(columns) or total**2 < enough * squares:
         if not starts:
             raise FitError(
-                f"All voxels together come from {total**2 / squares:.3g} effective cases, fewer than {least:g}.",
+                f"All voxels together come from {total**2 / squares:.6g} effective cases, fewer than {least:.6g}.",
                 "Allowed: a smaller min_cases, or more cases.",
                 "Weight cases equally where one has most of the voxels.",
             )

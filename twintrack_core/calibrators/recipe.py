@@ -56,8 +56,9 @@ class Recipe:
             raise RequestError(f"There is no weighting {self.weighting!r}.", "Allowed: voxels, cases.")
         for name in ("min_cases", "shrinkage"):
             number = getattr(self, name)
-            if not (isinstance(number, int | float) and 0 <= number < math.inf):
+            if not (isinstance(number, int | float | np.integer | np.floating) and 0 <= number < math.inf):
                 raise RequestError(f"{name} is {number!r:.40}.", "Allowed: a number of cases, 0 or more.")
+            object.__setattr__(self, name, float(number))
 
     @property
     def label(self) -> str:

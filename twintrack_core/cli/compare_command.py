@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twintrack_core.cli._shared import (
     add_cases,
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     from twintrack_core.metrics import resolve
     from twintrack_core.report.ranking import ranking_table
     from twintrack_core.validation import compare
-    from twintrack_core.validation.comparison import check_draws, recipes_of
+    from twintrack_core.validation.comparison import check_draws, metrics_of, recipes_of
 
     outputs = check_outputs(arguments.output, (".json", ".html"))
     folds = _folds(arguments.folds)
@@ -80,7 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
     calibrators, targets = names_in(arguments.calibrators), names_in(arguments.targets) or ["mhr"]
     guards = guards_of(arguments)
     # What is wrong with the request is said before the pass over the voxels.
-    resolve(shown)
+    metrics = [*(metric.name for metric in resolve(None)), *shown]
+    metrics_of(metrics, arguments.rank_by)
     recipes_of(calibrators, targets, **guards)
     check_draws(arguments.bootstrap, arguments.refit, seed=arguments.seed)
     statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
@@ -90,6 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
         targets=targets,
         folds=folds,
         group_by=arguments.group_by,
+        metrics=metrics,
         rank_by=arguments.rank_by,
         bootstrap=arguments.bootstrap,
         refit=arguments.refit,
@@ -109,13 +112,14 @@ def _folds(text: str) -> Folds:
     """Return what --folds asks for."""
     if text == "leave-one-out":
         return "leave-one-out"
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 10:
         return int(text)
     allowed = 'Allowed: a number, leave-one-out, or a JSON file {"fold": ["case to score on", ...], ...}.'
-    if not Path(text).is_file():
-        raise RequestError(f"--folds {text} is neither a number nor a file.", allowed)
+    # Unlike Path.is_file, this takes a text that is too long for a path.
+    if not os.path.isfile(text):  # noqa: PTH113
+        raise RequestError(f"--folds {text:.80} is neither a number nor a file.", allowed)
     try:
-        found = json.loads(Path(text).read_text(encoding="utf-8"))
+        found = json.loads(Path(text).read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{text} is not JSON: {error!s:.120}.", allowed) from error
     if not isinstance(found, dict) or not all(
@@ -123,6 +127,13 @@ def _folds(text: str) -> Folds:
     ):
         raise RequestError(f"{text} holds no folds.", allowed)
     return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name is there twice among {names!r:.80}")
+    return dict(pairs)
 
 
 def _write(comparison: Comparison, statistics: CohortStatistics, path: Path, arguments: argparse.Namespace) -> None:

@@ -61,7 +61,9 @@ def paired(subject: Subject, names: Sequence[str] | None, region: RegionName) ->
     for k, metric in enumerate(metrics):
         if metric.better == "zero":
             difference[:, k] = np.abs(calibrated[:, k]) - np.abs(raw[:, k])
-    before, after, change = (subject.bootstrap.estimates(each) for each in (raw, calibrated, difference))
+    ranges = [metric.range for metric in metrics]
+    before, after = (subject.bootstrap.estimates(each, subject.groups, ranges) for each in (raw, calibrated))
+    change = subject.bootstrap.estimates(difference, subject.groups)
     found = []
     for k, metric in enumerate(metrics):
         gain = _GAINS.get(metric.better)

@@ -21,7 +21,8 @@ def ranking_table(comparison: Comparison, metrics: Sequence[str] = ()) -> str:
     """
     measured = [candidate for candidate in comparison.candidates if not candidate.failed]
     shown = [comparison.rank_by, *(name for name in metrics if name != comparison.rank_by)]
-    head = ["held-out mean", *(_titled(name) for name in shown), "difference to raw", "difference to first"]
+    first, *others = (_titled(name) for name in shown)
+    head = ["held-out mean", first, "difference to raw", "difference to first", *others]
     lines = [head, *(_line(candidate, shown, comparison.rank_by) for candidate in measured)]
     blocks = [aligned(lines), _how(comparison)]
     if comparison.refit_draws:
@@ -39,19 +40,21 @@ def _line(candidate: Candidate, shown: Sequence[str], rank_by: str) -> list[str]
     to_raw = candidate[rank_by].to_raw
     return [
         candidate.label,
-        *(interval(candidate[name].value) for name in shown),
+        interval(candidate[rank_by].value),
         interval(to_raw, signed=True) if to_raw else "",
         interval(candidate.to_best, signed=True) if candidate.to_best else "",
+        *(interval(candidate[name].value) for name in shown if name != rank_by),
     ]
 
 
 def _how(comparison: Comparison) -> str:
     bootstrap = comparison.bootstrap
+    units = "cases" if comparison.group_by is None else f"cases of one {comparison.group_by} together"
     together = f", cases of one {comparison.group_by} together" if comparison.group_by is not None else ""
     return (
         f"{len(comparison.cases)} cases in {len(comparison.splits)} folds{together}, region {comparison.roi}. "
         f"In brackets: {bootstrap.level * 100:g} % intervals (BCa),\n"
-        f"test cases resampled {bootstrap.draws:,} times, the maps of the folds fixed."
+        f"test {units} resampled {bootstrap.draws:,} times, the maps of the folds fixed."
     )
 
 
@@ -59,8 +62,10 @@ def _refitted(measured: Sequence[Candidate], comparison: Comparison) -> list[lis
     head = [f"all cases resampled, maps refitted, {comparison.refit_draws:,} draws", comparison.rank_by]
     lines = [[*head, "difference to raw"]]
     for candidate in measured:
-        both = candidate.refitted, candidate.refitted_to_raw
-        lines.append([candidate.label, interval(both[0]), interval(both[1], signed=True) if both[1] else ""])
+        found = candidate.refitted
+        if found is not None:
+            to_raw = interval(found.to_raw, signed=True) if found.to_raw else ""
+            lines.append([candidate.label, interval(found.value), to_raw])
     return lines
 
 

@@ -17,6 +17,7 @@ from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics.evaluation import case_values
 from twintrack_core.validation import Bootstrap, Comparison, Split, split_cases
 from twintrack_core.validation.cross_fit import Fitter, cross_fit
+from twintrack_core.validation.splits import places_of
 
 Reading = Literal["held out", "cross-fitted", "in-sample", "unknown"]
 """How cases are scored: on a map fitted to others; on maps of folds; on the map that was fitted to them; on one
@@ -58,6 +59,8 @@ class Subject:
         Names of the rated cases: sorted, or in the order of a comparison of them, so that draws are the same.
     bootstrap
         How cases are resampled.
+    groups
+        (cases,) number of each named case's group, if groups are drawn rather than cases.
     """
 
     calibration: CalibrationMap
@@ -72,6 +75,7 @@ class Subject:
     splits: tuple[Split, ...]
     names: tuple[str, ...]
     bootstrap: Bootstrap
+    groups: npt.NDArray[np.intp] | None
 
     @cached_property
     def rated(self) -> CohortStatistics:
@@ -161,11 +165,12 @@ def look_at(
         folds, why = _folds(fitted, recipe, no_recipe, splits)
         maps.update({name: each for name, each in folds.items() if name in maps})
         reading = "in-sample" if why else "cross-fitted"
-    names = tuple(rated)
+    names, groups = tuple(rated), None
     if comparison is not None and comparison.splits == splits and set(comparison.cases) == set(rated):
         names = comparison.cases
+        groups = places_of(statistics, comparison.group_by, names)
     return Subject(
-        calibration, statistics, fitted, recipe, no_recipe, reading, why, seen, maps, splits, names, bootstrap
+        calibration, statistics, fitted, recipe, no_recipe, reading, why, seen, maps, splits, names, bootstrap, groups
     )  # fmt: skip
 
 

@@ -17,12 +17,12 @@ from twintrack_core.calibrators.registry import OURS
 from twintrack_core.errors import FitError, RequestError
 from twintrack_core.histogram import CohortStatistics
 from twintrack_core.maps import CalibrationMap
-from twintrack_core.metrics import resolve
+from twintrack_core.metrics import Metric, resolve
 from twintrack_core.names import some
 from twintrack_core.validation.bootstrap import Bootstrap, Estimate
 from twintrack_core.validation.cross_fit import CrossFitted, Fitter, cross_fit, held_out_values
-from twintrack_core.validation.scoring import PROPER, scorer
-from twintrack_core.validation.splits import Folds, Split, groups_of, split_cases
+from twintrack_core.validation.scoring import PROPER, check_metric, scorer
+from twintrack_core.validation.splits import Folds, Split, groups_of, places_of, split_cases
 
 _Floats = npt.NDArray[np.float64]
 
@@ -53,6 +53,23 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Refitted:
+    """The ranking metric of one way to calibrate, its intervals for resampling all cases and refitting the maps.
+
+    Attributes
+    ----------
+    value, to_raw
+        As in `Measured`, with standard intervals; see `Bootstrap.around`.
+    incomplete
+        Number of draws in which some fold had no map; they count with the folds that had one.
+    """
+
+    value: Estimate
+    to_raw: Estimate | None
+    incomplete: int
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One way to calibrate, or the raw scores.
 
@@ -67,12 +84,10 @@ class Candidate:
     to_best
         Difference of the ranking metric to the first of the ranking, paired by case; None for the first.
     refitted
-        The ranking metric, its interval for resampling all cases and refitting the maps in every draw; None where that
-        was not asked for.
-    refitted_to_raw
-        The same for the difference to the raw scores.
+        The ranking metric where maps are refitted in every draw; None where that was not asked for.
     groups
-        Mean of the ranking metric over the held-out cases of each group, and its difference to the raw scores.
+        Mean of the ranking metric over the held-out cases of each group, and its difference to the raw scores;
+        intervals resample the cases within the group.
     failed
         Why there is no map in some fold: such a candidate is measured and ranked nowhere.
     """
@@ -81,8 +96,7 @@ class Candidate:
     recipe: Recipe | None
     measured: tuple[Measured, ...] = ()
     to_best: Estimate | None = None
-    refitted: Estimate | None = None
-    refitted_to_raw: Estimate | None = None
+    refitted: Refitted | None = None
     groups: Mapping[str, tuple[Estimate, Estimate]] = field(default_factory=dict)
     failed: str | None = None
 
@@ -116,11 +130,11 @@ class Comparison:
     values
         (cases,) values of the ranking metric by candidate: NaN where undefined.
     bootstrap
-        How test cases were resampled.
+        How test cases (or groups) were resampled.
     refit_draws
         Number of draws in which maps were refitted; 0 for none.
     group_by
-        Attribute that kept cases together.
+        Attribute that kept cases together, in folds and in draws.
     statistics
         SHA-256 of the statistics.
     """
@@ -186,7 +200,8 @@ def compare(
     folds
         Number of folds, "leave-one-out", or the cases to score on in each of some folds by name.
     group_by
-        Attribute of the cases, such as "site": cases of one value stay together.
+        Attribute of the cases, such as "patient" or "site": cases of one value stay together, in folds and in draws, so
+        that intervals speak of other patients or sites.
     metrics
         Names of metrics and suites that need no voxels; all of ours by default.
     rank_by
@@ -219,31 +234,27 @@ def compare(
         raise RequestError(
             f"A {type(statistics).__name__} cannot be compared on.", "Allowed: CohortStatistics of several cases."
         )
-    if rank_by not in PROPER:
-        raise RequestError(
-            f"Calibrators cannot be ranked by {rank_by!r}, which need not be best for the true mean human response.",
-            f"Allowed: {', '.join(PROPER)}.",
-        )
-    if not isinstance(refit, int) or refit < 0 or refit == 1:
-        raise RequestError(f"{refit!r:.40} draws cannot be refitted.", "Allowed: 0 for none, or 2 or more.")
+    measures = metrics_of(metrics, rank_by)
     resampling, refitting = check_draws(bootstrap, refit, level, seed)
     recipes = recipes_of(calibrators, targets, weighting, min_cases, shrinkage)
     rated = statistics.select(name for name, case in statistics.items() if case.histogram.raters)
     splits = split_cases(rated, folds, group_by=group_by, seed=seed)
-    names = [metric.name for metric in resolve(metrics)]
-    names += [rank_by] if rank_by not in names else []
-    rank = names.index(rank_by)
+    groups = {} if group_by is None else groups_of(rated, group_by)
     fitter = Fitter(rated)
+    for target in targets:
+        fitter.targets(target)  # refuses what a case does not have
     hidden = not (progress and sys.stderr.isatty())
     with tqdm(
         desc="comparing", unit="fold", total=len(splits) * (2 + refit), file=sys.stderr, disable=hidden, leave=False
     ) as bar:
         crossed = cross_fit(fitter, recipes, splits, bar.update)
+        names = [metric.name for metric in measures]
         cases, values = held_out_values(rated, crossed, names, bar.update)
-        drawn = None if refitting is None else _refitted(fitter, crossed, rank_by, refitting, bar.update)
+        refits = _Refits(fitter, crossed, rank_by, places_of(rated, group_by, rated.names))
+        drawn = None if refitting is None else refits.draw(refitting, bar.update)
+    rank = names.index(rank_by)
     ranked = sorted(values, key=lambda recipe: _mean(values[recipe][:, rank]))  # stable, and the raw scores come first
-    groups = {} if group_by is None else groups_of(rated, group_by)
-    measuring = _Measuring(names, rank, resampling, cases, groups)
+    measuring = _Measuring(measures, rank, resampling, cases, groups, places_of(rated, group_by, cases))
     candidates = [measuring.candidate(recipe, values, ranked[0], drawn) for recipe in ranked]
     candidates += [Candidate(recipe.label, recipe, failed=why) for recipe, why in crossed.failed.items()]
     return Comparison(
@@ -266,55 +277,91 @@ def compare(
 class _Measuring:
     """How candidates are measured, which all of them share."""
 
-    metrics: Sequence[str]
+    metrics: Sequence[Metric]
     rank: int
     bootstrap: Bootstrap
     cases: Sequence[str]
     groups: Mapping[str, Sequence[str]]
+    places: npt.NDArray[np.intp] | None
 
     def candidate(
         self,
         recipe: Recipe | None,
         values: Mapping[Recipe | None, _Floats],
         best: Recipe | None,
-        drawn: Mapping[Recipe | None, _Floats] | None,
+        drawn: Mapping[Recipe | None, _Drawn] | None,
     ) -> Candidate:
         own, raw = values[recipe], values[None]
-        estimates = self.bootstrap.estimates(own)
-        low, high = self.bootstrap.of_means(own, "percentile")
+        ranges = [metric.range for metric in self.metrics]
+        estimates = self.bootstrap.estimates(own, self.places, ranges)
+        low, high = self.bootstrap.of_means(own, "percentile", self.places)
+        least, most = np.array(ranges).T
         to_raw: Sequence[Estimate | None] = [None] * len(self.metrics)
         if recipe is not None:
-            to_raw = self.bootstrap.estimates(own - raw)
+            to_raw = self._differences(own - raw)
         measured = tuple(
-            Measured(metric, found, _ends(found, start, end), difference)
+            Measured(metric.name, found, _ends(found, start, end), difference)
             for metric, found, start, end, difference in zip(
-                self.metrics, estimates, low.tolist(), high.tolist(), to_raw, strict=True
+                self.metrics,
+                estimates,
+                np.maximum(low, least).tolist(),
+                np.minimum(high, most).tolist(),
+                to_raw,
+                strict=True,
             )
         )
         ranking = own[:, [self.rank]]
-        to_best = None if recipe == best else self.bootstrap.estimates(ranking - values[best][:, [self.rank]])[0]
-        refitted = refitted_to_raw = None
-        if drawn is not None:
-            refitted = self._standard(measured[self.rank].value, drawn[recipe])
-            difference = measured[self.rank].to_raw
-            if difference is not None:
-                refitted_to_raw = self._standard(difference, drawn[recipe] - drawn[None])
-        return Candidate(_label(recipe), recipe, measured, to_best, refitted, refitted_to_raw, self._by_group(own, raw))
+        return Candidate(
+            _label(recipe),
+            recipe,
+            measured,
+            to_best=None if recipe == best else self._differences(ranking - values[best][:, [self.rank]])[0],
+            refitted=None if drawn is None else self._refitted(measured[self.rank], drawn[recipe]),
+            groups=self._by_group(own, raw),
+        )
 
-    def _standard(self, found: Estimate, drawn: _Floats) -> Estimate:
-        if found.mean is None:
-            return found
-        return _ends(found, *self.bootstrap.around(found.mean, drawn, found.defined))
+    def _differences(self, values: _Floats) -> list[Estimate]:
+        return self.bootstrap.estimates(values, self.places)
+
+    def _refitted(self, measured: Measured, drawn: _Drawn) -> Refitted:
+        n_drawn = measured.value.defined if self.places is None else len(np.unique(self.places))
+        value, to_raw = measured.value, measured.to_raw
+        if value.mean is not None:
+            low, high = self.bootstrap.around(value.mean, drawn.value, n_drawn)
+            least, most = self.metrics[self.rank].range
+            value = _ends(value, max(low, least), min(high, most))
+        if to_raw is not None and to_raw.mean is not None:
+            to_raw = _ends(to_raw, *self.bootstrap.around(to_raw.mean, drawn.value - drawn.raw, n_drawn))
+        return Refitted(value, to_raw, drawn.incomplete)
 
     def _by_group(self, own: _Floats, raw: _Floats) -> dict[str, tuple[Estimate, Estimate]]:
         found = {}
         for group, names in self.groups.items():
             rows = [self.cases.index(name) for name in names if name in self.cases]
             if rows:
-                both = np.column_stack([own[rows, self.rank], own[rows, self.rank] - raw[rows, self.rank]])
-                value, difference = self.bootstrap.estimates(both)
+                own_of_group, raw_of_group = own[rows, self.rank], raw[rows, self.rank]
+                both = np.column_stack([own_of_group, own_of_group - raw_of_group])
+                ranges = [self.metrics[self.rank].range, (-math.inf, math.inf)]
+                value, difference = self.bootstrap.estimates(both, ranges=ranges)
                 found[group] = value, difference
         return found
+
+
+def metrics_of(metrics: Sequence[str] | None, rank_by: str) -> tuple[Metric, ...]:
+    """Return what `compare` measures.
+
+    Raises
+    ------
+    RequestError
+        For unknown metrics, those that need voxels or mean nothing inside the region, and a metric that cannot rank.
+    """
+    if rank_by not in PROPER:
+        raise RequestError(
+            f"Calibrators cannot be ranked by {rank_by!r}, which need not be best for the true mean human response.",
+            f"Allowed: {', '.join(PROPER)}.",
+        )
+    found = {metric.name: metric for metric in (*resolve(metrics), *resolve([rank_by]))}
+    return tuple(check_metric(name) for name in found)
 
 
 def check_draws(bootstrap: int, refit: int, level: float = 0.95, seed: int = 0) -> tuple[Bootstrap, Bootstrap | None]:
@@ -353,31 +400,56 @@ def recipes_of(
     return [recipe for recipe in dict.fromkeys(found) if recipe.calibrator != "identity"]
 
 
-def _refitted(
-    fitter: Fitter, crossed: CrossFitted, metric: str, bootstrap: Bootstrap, tick: Callable[[], object]
-) -> dict[Recipe | None, _Floats]:
-    """Return the mean metric in every draw of all cases, (draws,) for each recipe and for the raw scores.
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The mean of a metric in every draw of all cases, maps refitted: (draws,), NaN where no map could be.
+
+    Where some folds of a draw have no map, both means are over the cases of the others, so that they stay paired.
+    """
+
+    value: _Floats
+    raw: _Floats
+    incomplete: int
+
+
+@dataclass(frozen=True)
+class _Refits:
+    """Refitting in every draw.
 
     The folds stay as they are, so all copies of a case are on one side: it is scored, as often as it was drawn, on maps
     that were fitted to the cases drawn among the others.
     """
-    recipes = list(crossed.maps)
-    score = scorer(fitter, metric)
-    inside = [fitter.times(split.fit) for split in crossed.splits]
-    place = [np.flatnonzero(fitter.times(split.test)) for split in crossed.splits]
-    found = np.full((1 + len(recipes), bootstrap.draws), np.nan)
-    for draw, times in enumerate(bootstrap.times(len(fitter.statistics))):
-        sums, weights = np.zeros(1 + len(recipes)), np.zeros(1 + len(recipes))
-        for fit, test in zip(inside, place, strict=True):
-            maps = [_refit(fitter, recipe, times * fit) for recipe in recipes]
-            fitted = [0, *(number for number, each in enumerate(maps, start=1) if each is not None)]
-            values = score([None, *(each for each in maps if each is not None)], test)
-            defined = ~np.isnan(values)
-            sums[fitted] += np.where(defined, values * times[test], 0).sum(axis=1)
-            weights[fitted] += (defined * times[test]).sum(axis=1)
-            tick()
-        np.divide(sums, weights, out=found[:, draw], where=weights > 0)
-    return dict(zip([None, *recipes], found, strict=True))
+
+    fitter: Fitter
+    crossed: CrossFitted
+    metric: str
+    groups: npt.NDArray[np.intp] | None
+
+    def draw(self, bootstrap: Bootstrap, tick: Callable[[], object]) -> dict[Recipe | None, _Drawn]:
+        recipes = [None, *self.crossed.maps]
+        score = scorer(self.fitter, self.metric)
+        splits = [(self.fitter.times(split.fit), self.fitter.times(split.test)) for split in self.crossed.splits]
+        totals = np.zeros((3, len(recipes), bootstrap.draws))  # of the metric, of the raw one, of how many cases
+        incomplete = np.zeros((len(recipes), bootstrap.draws), dtype=bool)
+        for draw, times in enumerate(bootstrap.times(len(self.fitter.statistics), self.groups)):
+            for fit, test in splits:
+                maps = [None if recipe is None else _refit(self.fitter, recipe, times * fit) for recipe in recipes]
+                there = np.array([each is not None for each in maps])
+                there[0] = True  # the raw scores
+                cases = np.flatnonzero(test)
+                values = score([each for each, fitted in zip(maps, there, strict=True) if fitted], cases)
+                defined = ~np.isnan(values[0])  # for every map: the scores of a case are there or not
+                weight = times[cases] * defined
+                totals[0, there, draw] += (np.where(defined, values, 0) * weight).sum(axis=1)
+                totals[1, there, draw] += (np.where(defined, values[0], 0) * weight).sum()
+                totals[2, there, draw] += weight.sum()
+                incomplete[:, draw] |= ~there
+                tick()
+        number = np.where(totals[2] > 0, totals[2], np.nan)
+        return {
+            recipe: _Drawn(totals[0, k] / number[k], totals[1, k] / number[k], int(incomplete[k].sum()))
+            for k, recipe in enumerate(recipes)
+        }
 
 
 def _refit(fitter: Fitter, recipe: Recipe, times: npt.NDArray[np.int64]) -> CalibrationMap | None:
@@ -404,24 +476,26 @@ def _recommendation(candidates: Sequence[Candidate], rank_by: str, level: float)
         return f"Keep the raw scores: by {rank_by} on {n_cases} held-out cases, {others}."
     doubtful = _doubtful(first, rank_by)
     if doubtful is not None:
-        refitted = ", maps refitted" if doubtful is first.refitted_to_raw else ""
+        refitted = ", maps refitted" if doubtful is not to_raw else ""
         return (
             f"Keep the raw scores, or rate more cases: {first.label} has the lowest {rank_by} on {n_cases} held-out "
             f"cases, but its difference of {_signed(to_raw.mean)} to that of the raw scores "
             f"({level * 100:g} % interval {_span(doubtful)}{refitted}) may be chance."
         )
     lower = f"{_signed(to_raw.mean)} to that of the raw scores ({level * 100:g} % interval {_span(to_raw)})"
-    alike = [each.label for each in measured[1:] if each.recipe and each.to_best and _may_be_chance(each.to_best)]
-    rest = f"{some(alike)} may be as good" if alike else "the others are worse by more than chance"
+    rest = [each for each in measured[1:] if each.recipe]
+    alike = [each.label for each in rest if each.to_best and _may_be_chance(each.to_best)]
+    beside = f"; {some(alike)} may be as good" if alike else "; the others are worse by more than chance" * bool(rest)
     return (
         f"Take {first.label}: its {rank_by} on {n_cases} held-out cases is the lowest, {_number(value.mean)}, "
-        f"a difference of {lower}; {rest}."
+        f"a difference of {lower}{beside}."
     )
 
 
 def _doubtful(candidate: Candidate, rank_by: str) -> Estimate | None:
     """Return the difference to the raw scores whose interval holds 0: maps fixed, or refitted."""
-    for difference in (candidate[rank_by].to_raw, candidate.refitted_to_raw):
+    refitted = candidate.refitted.to_raw if candidate.refitted else None
+    for difference in (candidate[rank_by].to_raw, refitted):
         if difference is not None and _may_be_chance(difference):
             return difference
     return None

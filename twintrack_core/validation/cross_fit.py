@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from twintrack_core.errors import FitError
 from twintrack_core.histogram import CohortStatistics
 from twintrack_core.maps import CalibrationMap
 from twintrack_core.metrics.evaluation import case_values
-from twintrack_core.targets import CaseTargets
+from twintrack_core.targets import BinnedTarget, CaseTargets
 from twintrack_core.validation.splits import Split
 
 _Floats = npt.NDArray[np.float64]
@@ -32,11 +33,13 @@ class Fitter:
     def __init__(self, statistics: CohortStatistics) -> None:
         self.statistics = statistics
         self._targets: dict[str, CaseTargets] = {}
+        self._times = np.zeros(0, dtype=np.int64)
+        self._binned: dict[Recipe, BinnedTarget] = {}
 
     def times(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return how often each case of the cohort is among ``names``, (cases,) int64."""
-        number = {name: names.count(name) for name in names}
-        return np.array([number.get(name, 0) for name in self.statistics.names], dtype=np.int64)
+        number = Counter(names)
+        return np.array([number[name] for name in self.statistics.names], dtype=np.int64)
 
     def targets(self, target: str) -> CaseTargets:
         """Return the sums of a target, which are made once."""
@@ -59,7 +62,14 @@ class Fitter:
         RequestError, FitError, PluginError
             As `calibrators.fit`.
         """
-        knots = fit_knots(recipe.calibrator, recipe.target_of(self.targets(recipe.target), times))
+        # Calibrators that share a target are fitted one after another.
+        key = replace(recipe, calibrator="identity")
+        if not np.array_equal(times, self._times):
+            self._times = np.array(times)
+            self._binned.clear()
+        if key not in self._binned:
+            self._binned[key] = recipe.target_of(self.targets(recipe.target), times)
+        knots = fit_knots(recipe.calibrator, self._binned[key])
         return CalibrationMap(knots.score, knots.value, calibrator=recipe.calibrator, target=recipe.target)
 
 

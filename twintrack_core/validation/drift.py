@@ -127,7 +127,9 @@ def _distance(one: _Floats, other: _Floats) -> float:
     """Return the distance of two histograms beyond their first bin; 1 where the other is empty there."""
     from scipy.special import rel_entr
 
-    p, q = one[1:] / one[1:].sum(), other[1:] / max(other[1:].sum(), 1.0)
+    if not other[1:].any():
+        return 1.0
+    p, q = one[1:] / one[1:].sum(), other[1:] / other[1:].sum()
     middle = (p + q) / 2
     divergence = float(rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / (2 * np.log(2))
     return float(np.sqrt(np.clip(divergence, 0.0, 1.0)))

@@ -123,17 +123,17 @@ def learning_curve(
     fitter = Fitter(rated)
     score = scorer(fitter, metric)
     values = np.full((repeats, len(size)), np.nan)
-    raw = np.full(repeats, np.nan)
+    raw, failed = np.full(repeats, np.nan), np.zeros(len(size), dtype=np.int64)
     rng = np.random.default_rng(seed)
     for repeat in range(repeats):
         order = rng.permutation(n_cases)
         held_out, order = order[:n_test], order[n_test:]
         fitted = [_fit_first(fitter, recipe, order[:number]) for number in size]
+        failed += [each is None for each in fitted]
         means = _means(score([None, *(each for each in fitted if each is not None)], held_out))
         raw[repeat] = means[0]
         values[repeat, [each is not None for each in fitted]] = means[1:]
-    failed = np.isnan(values).sum(axis=0)
-    known = failed < repeats
+    known = ~np.isnan(values).all(axis=0)
     mean, low, high = (np.full(len(size), np.nan) for _ in range(3))
     mean[known] = np.nanmean(values[:, known], axis=0)
     low[known], high[known] = np.nanquantile(values[:, known], [0.1, 0.9], axis=0)

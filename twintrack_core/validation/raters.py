@@ -50,7 +50,8 @@ def leave_one_rater_out(
     Parameters
     ----------
     statistics
-        Joint histograms of the cases. Those where the rater is missing, or alone, take no part in the rater's turn.
+        Joint histograms of the cases. Those where the rater is missing, or alone, are not scored in the rater's turn;
+        those that have no target without the rater are not fitted to.
     recipe
         How to fit; its target must not name a rater.
     splits
@@ -89,7 +90,7 @@ def _left_out(
             if rater in case.histogram.raters
             else case
             for name, case in statistics.items()
-            if set(case.histogram.raters) - {rater}
+            if _has_target(case.histogram, rater, recipe.target)
         },
         statistics.roi,
     )
@@ -111,6 +112,12 @@ def _left_out(
     if not parts:
         return None
     return LeftOutRater(rater, *bootstrap.estimates(np.concatenate(parts)))
+
+
+def _has_target(histogram: JointHistogram, rater: str, target: str) -> bool:
+    """Whether there is something to fit to without the rater: other raters, and for STAPLE a mark of theirs."""
+    others = set(histogram.raters) - {rater}
+    return bool(others) and (target != "staple" or bool(histogram.keep_raters(sorted(others)).pattern.any()))
 
 
 def _against_others(histogram: JointHistogram, rater: str) -> tuple[float, float]:

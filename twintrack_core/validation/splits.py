@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CohortStatistics
@@ -78,8 +79,8 @@ def split_cases(
         )
     if folds == LEAVE_ONE_OUT:
         tests = [(name, list(cases)) for name, cases in groups.items()]
-    elif isinstance(folds, int) and not isinstance(folds, bool) and 2 <= folds <= len(groups):
-        tests = _deal(groups, folds, seed)
+    elif isinstance(folds, int | np.integer) and not isinstance(folds, bool) and 2 <= folds <= len(groups):
+        tests = _deal(groups, int(folds), seed)
     else:
         raise RequestError(
             f"{len(groups)} {what} cannot be parted into {folds!r:.40} folds.",
@@ -102,15 +103,33 @@ def groups_of(statistics: CohortStatistics, attribute: str | None) -> dict[str, 
             continue
         if attribute is None:
             groups[name] = [name]
-        elif attribute in case.attributes:
+        elif case.attributes.get(attribute) is not None:
             groups.setdefault(str(case.attributes[attribute]), []).append(name)
         else:
             raise RequestError(
-                f"Case {name} has no attribute {attribute!r}; it has {some(sorted(case.attributes))}.",
+                f"Case {name} has no {attribute!r}; its attributes with a value are {some(_valued(case.attributes))}.",
                 "Allowed: an attribute of all cases.",
                 "Give attributes with import --attributes CSV.",
             )
     return dict(sorted(groups.items()))
+
+
+def places_of(statistics: CohortStatistics, attribute: str | None, cases: Sequence[str]) -> npt.NDArray[np.intp] | None:
+    """Return the number of each case's group among those that occur, (cases,) from 0 on; None without an attribute.
+
+    Raises
+    ------
+    RequestError
+        If a case lacks the attribute.
+    """
+    if attribute is None:
+        return None
+    group_of = {case: group for group, names in groups_of(statistics, attribute).items() for case in names}
+    return np.unique([group_of[case] for case in cases], return_inverse=True)[1].reshape(-1)
+
+
+def _valued(attributes: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name, value in attributes.items() if value is not None)
 
 
 def _deal(groups: Mapping[str, Sequence[str]], folds: int, seed: int) -> list[tuple[str, list[str]]]:

@@ -21,7 +21,8 @@ def comparison_section(comparison: Comparison, subject: Subject) -> Section:
     alike = ""
     if comparison.group_by:
         alike = (
-            f" Draws are of single cases: where those of one {comparison.group_by} are alike, intervals are too short."
+            f" All cases of one {comparison.group_by} are drawn together, so intervals say how far things may lie off "
+            f"for others ({comparison.group_by}), and are wide where there are few."
         )
     grouped = f", cases of one {comparison.group_by} kept together" if comparison.group_by else ""
     blocks: list[Block] = [
@@ -62,7 +63,7 @@ def comparison_section(comparison: Comparison, subject: Subject) -> Section:
                 ForestFigure(
                     tuple(each.label for each in calibrated),
                     tuple(each[comparison.rank_by].to_raw or _UNDEFINED for each in calibrated),
-                    tuple(each.refitted_to_raw for each in calibrated),
+                    tuple(each.refitted.to_raw if each.refitted else None for each in calibrated),
                     f"difference in {comparison.rank_by} to raw",
                 ),
                 ranking,
@@ -115,13 +116,21 @@ def _ranking(comparison: Comparison, measured: list[Candidate]) -> Table:
 
 
 def _refitted(comparison: Comparison, measured: list[Candidate]) -> Table:
+    found = [(each.label, each.refitted) for each in measured if each.refitted]
     rows: list[Row] = [
-        (each.label, _stacked(each.refitted), _stacked(each.refitted_to_raw, signed=True)) for each in measured
+        (label, _stacked(refitted.value), _stacked(refitted.to_raw, signed=True)) for label, refitted in found
     ]
+    notes = tuple(
+        f"{label}: {refitted.incomplete:,} of {comparison.refit_draws:,} draws determine no map in some fold, and "
+        "count with the others."
+        for label, refitted in found
+        if refitted.incomplete
+    )
     return Table(
         f"The same means, {_level(comparison)} interval: {REFITTED}",
         ("candidate", comparison.rank_by, "difference to raw"),
         tuple(rows),
+        notes=notes,
     )
 
 

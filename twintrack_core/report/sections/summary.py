@@ -74,8 +74,8 @@ def _warnings(subject: Subject, drifted: Drifted | None) -> tuple[str, ...]:
         found.append("One case: there are no intervals, and nothing follows for others.")
     elif 0 < n_rated < _FEW:
         found.append(
-            f"Few cases: intervals from {counted(n_rated, 'case')} are often too short, and unstable. "
-            "docs/validation.md says how often they cover the truth for so few."
+            f"Few cases: intervals from {counted(n_rated, 'case')} are wide and lean on little. docs/validation.md "
+            "says how often they cover the truth for so few."
         )
     if n_rated and calibration.target != "mhr":
         found.append(
