@@ -3,7 +3,8 @@
     python -m benchmarks.coverage [--only NAME ...] [--share 1.0] [--write]
 
 A population of simulated cases, tables without volumes, stands for all cases there are. Cohorts are drawn from it, each
-case independently of the others, so that the truth is known exactly: it is what the whole population gives.
+case independently of the others but for a table of groups, so that the truth is known exactly: it is what the whole
+population gives.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, stdtrit
+from scipy.special import expit, logit, ndtr, stdtrit
 
 from benchmarks.sections import table
 from benchmarks.tables import replaced
@@ -27,6 +28,7 @@ from twintrack_core.calibrators.recipe import Recipe
 from twintrack_core.codes import CODE_VALUES, encode
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.maps import CalibrationMap
+from twintrack_core.metrics import resolve
 from twintrack_core.metrics.evaluation import case_values
 from twintrack_core.targets import BinnedTarget, CaseTargets
 from twintrack_core.validation import Bootstrap, compare, map_band, reliability_band, split_cases
@@ -181,44 +183,88 @@ def _error(times: int) -> str:
     return f"{times:,} cohorts, Monte-Carlo standard error {100 * np.sqrt(LEVEL * (1 - LEVEL) / times):.1f}"
 
 
-def _no_shorter(ends: Sequence[_Floats], centre: _Floats, reach: _Floats) -> tuple[_Floats, _Floats]:
-    """Return an interval that reaches as far as Student's, or further."""
-    return np.minimum(ends[0], centre - reach), np.maximum(ends[1], centre + reach)
+def _within(ends: Sequence[_Floats], ranges: Sequence[tuple[float, float]]) -> tuple[_Floats, _Floats]:
+    """Return intervals that end where their values do."""
+    least, most = np.array(ranges).T
+    return np.maximum(ends[0], least), np.minimum(ends[1], most)
 
 
+_ANY = (-np.inf, np.inf)
 _METRICS = ("brier_mhr", "ece_mhr", "volume_error")
 
 
 def means(population: Population, share: float) -> str:
     """Measure intervals for means over cases, the map fixed, and for differences to the raw scores."""
-    tables, drawn = population.tables, population.draws(20, 1, 99)[0]
-    values = tables.of(drawn).fitted("isotonic", np.ones((1, 20), dtype=np.int64), tables.score)[0]
-    raw, new = case_values(population.whole, [None, CalibrationMap(tables.score, values)], _METRICS, "roi")
-    columns = np.column_stack([new, new[:, :2] - raw[:, :2]])
+    columns = _columns(population)
     names = [*_METRICS, *(f"{name}, difference to raw" for name in _METRICS[:2])]
+    ranges = [*(metric.range for metric in resolve(_METRICS)), _ANY, _ANY]
     times = round(1000 * share)
     rows = []
     for n in SIZES:
-        covered = [Covered() for _ in range(5)]
+        covered = [Covered() for _ in range(4)]
         for seed, cohort in enumerate(population.draws(n, times, 1)):
             bootstrap, own = Bootstrap(1000, LEVEL, seed), columns[cohort]
             centre, spread = own.mean(axis=0), own.std(axis=0, ddof=1) / np.sqrt(n)
             reach = stdtrit(n - 1, (1 + LEVEL) / 2) * spread
-            bca = bootstrap.of_means(own)
-            covered[0].add(*bca)
-            covered[1].add(*bootstrap.of_means(own, "percentile"))
-            covered[2].add(*np.quantile(bootstrap.times(n) @ own / n, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
-            covered[3].add(centre - reach, centre + reach)
-            covered[4].add(*_no_shorter(bca, centre, reach))
-        cells = [found.cells(columns.mean(axis=0)) for found in covered]
+            tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+            found = (
+                bootstrap.of_means(own),
+                bootstrap.of_means(own, "percentile"),
+                np.quantile(bootstrap.times(n) @ own / n, tails, axis=0),
+                (centre - reach, centre + reach),
+            )
+            for of_method, ends in zip(covered, found, strict=True):
+                of_method.add(*_within(ends, ranges))
+        cells = [of_method.cells(columns.mean(axis=0)) for of_method in covered]
         rows += [(name, str(n), *(of_method[k] for of_method in cells)) for k, name in enumerate(names)]
     rows.sort(key=lambda row: names.index(row[0]))
     title = (
         f"**Means over cases, the map fixed**: coverage in % (mean width); 1,000 draws, {_error(times)}. "
         "The first two columns are what the package gives."
     )
-    header = ("mean over cases of", "cases", "BCa", "percentile", "not expanded", "Student's t", "wider of BCa and t")
+    header = ("mean over cases of", "cases", "BCa", "percentile", "percentile, not expanded", "Student's t alone")
     return table(title, header, rows)
+
+
+def _columns(population: Population) -> _Floats:
+    """Return the metrics of all cases, and two of them less those of the raw scores, (cases, 5); the map is fixed."""
+    tables, drawn = population.tables, population.draws(20, 1, 99)[0]
+    values = tables.of(drawn).fitted("isotonic", np.ones((1, 20), dtype=np.int64), tables.score)[0]
+    raw, new = case_values(population.whole, [None, CalibrationMap(tables.score, values)], _METRICS, "roi")
+    return np.column_stack([new, new[:, :2] - raw[:, :2]])
+
+
+_CORRELATION = 0.7
+_GROUPS = {"10 groups of 4": (4,) * 10, "10 groups of 1 to 7": (1, 1, 2, 3, 4, 4, 5, 6, 7, 7)}
+
+
+def groups(population: Population, share: float) -> str:
+    """Measure intervals where cases of a group are alike, for draws of cases and of groups.
+
+    A case's place among all cases, sorted by what is measured, is a normal number of its group plus one of its own.
+    """
+    columns = _columns(population)[:, [0, 3]]
+    order = np.argsort(columns, axis=0)
+    times = round(1000 * share)
+    rows = []
+    for name, sizes in _GROUPS.items():
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        covered = Covered(), Covered()
+        for seed in range(times):
+            rng, bootstrap = np.random.default_rng([8, seed]), Bootstrap(1000, LEVEL, seed)
+            common, own = rng.normal(size=(len(sizes), 2))[group], rng.normal(size=(len(group), 2))
+            share_below = ndtr(np.sqrt(_CORRELATION) * common + np.sqrt(1 - _CORRELATION) * own)
+            place = (share_below * len(columns)).astype(np.int64)
+            values = np.take_along_axis(columns, np.take_along_axis(order, place, axis=0), axis=0)
+            for each, drawn in zip(covered, (None, group), strict=True):
+                each.add(*_within(bootstrap.of_means(values, groups=drawn), [resolve(["brier_mhr"])[0].range, _ANY]))
+        for drawn_by, each in zip(("cases", "groups"), covered, strict=True):
+            rows.append((name, drawn_by, *each.cells(columns.mean(axis=0))))
+    title = (
+        f"**Means over cases of groups, the map fixed**, intraclass correlation {_CORRELATION} of normal scores: "
+        f"coverage in % (mean width); BCa, 1,000 draws, {_error(times)}. With `--group-by` groups are resampled."
+    )
+    return table(title, ("cohort", "resampled", "brier_mhr", "brier_mhr, difference to raw"), rows)
 
 
 _BANDS = ("isotonic", "centered_isotonic", "platt")
@@ -234,30 +280,20 @@ def bands(population: Population, share: float) -> str:
     times = round(300 * share)
     rows = []
     for n in SIZES:
-        covered = {(name, how): Covered() for name in _BANDS for how in ("as it is", "wider of it and t")}
+        covered = {name: Covered() for name in _BANDS}
         for seed, cohort in enumerate(population.draws(n, times, 2)):
             bootstrap = Bootstrap(1000 if n <= 5 else 300, LEVEL, seed)
             found = _drawn_values(tables.of(cohort), bootstrap)
             for name in _BANDS:
                 centre = tables.of(cohort).fitted(name, np.ones((1, n), dtype=np.int64), _AT)[0]
-                ends = bootstrap.of_draws(found[name], n)
-                reach = _reach(bootstrap, found[name], n)
-                covered[name, "as it is"].add(*ends)
-                covered[name, "wider of it and t"].add(*np.clip(_no_shorter(ends, centre, reach), 0, 1))
-        for (name, how), each in covered.items():
-            rows.append((name, how, str(n), *each.cells(truth[name])))
-    rows.sort(key=lambda row: (_BANDS.index(row[0]), row[1]))
+                covered[name].add(*np.clip(bootstrap.of_draws(found[name], centre, n), 0, 1))
+        rows += [(name, str(n), *each.cells(truth[name])) for name, each in covered.items()]
+    rows.sort(key=lambda row: _BANDS.index(row[0]))
     title = (
         "**The map's band**, refitted in every draw: coverage in % (mean width) at a score; 1,000 draws of 3 and 5 "
         f"cases, 300 of more; {_error(times)}."
     )
-    return table(title, ("map", "band", "cases", *(f"{at:.2g}" for at in _AT)), rows)
-
-
-def _reach(bootstrap: Bootstrap, drawn: _Floats, n: int) -> _Floats:
-    """Return how far the standard interval reaches around each column of what was drawn."""
-    ends = [bootstrap.around(0.0, column, n)[1] for column in drawn.T]
-    return np.array(ends, dtype=np.float64)
+    return table(title, ("map", "cases", *(f"{at:.2g}" for at in _AT)), rows)
 
 
 def _drawn_values(tables: Tables, bootstrap: Bootstrap) -> Mapping[str, _Floats]:
@@ -269,9 +305,11 @@ def _drawn_values(tables: Tables, bootstrap: Bootstrap) -> Mapping[str, _Floats]
 def _check_bands(population: Population) -> None:
     cohort, bootstrap = population.draws(5, 1, 3)[0], Bootstrap(50)
     found = _drawn_values(population.tables.of(cohort), bootstrap)
+    tables, ones = population.tables.of(cohort), np.ones((1, 5), dtype=np.int64)
     for name in _BANDS:
         band = map_band(population.cohort(cohort), Recipe(name), bootstrap, _AT)
-        np.testing.assert_allclose([band.low, band.high], bootstrap.of_draws(found[name], 5), rtol=0, atol=1e-6)
+        ends = bootstrap.of_draws(found[name], tables.fitted(name, ones, _AT)[0], 5)
+        np.testing.assert_allclose([band.low, band.high], np.clip(ends, 0, 1), rtol=0, atol=1e-6)
 
 
 def reliability(population: Population, share: float) -> str:
@@ -305,6 +343,7 @@ def refitted(population: Population, share: float) -> str:
     times = round(300 * share)
     tables = population.tables
     raw = tables.brier(tables.score[np.newaxis]).mean()
+    ranges = [resolve(["brier_mhr"])[0].range, _ANY]
     rows = []
     for name in ("isotonic", "platt"):
         _check_refitted(population, name)
@@ -317,10 +356,8 @@ def refitted(population: Population, share: float) -> str:
             fixed, anew = Covered(), Covered()
             for seed, cohort in enumerate(population.draws(n, times, 6)):
                 of_cases, of_draws = _compared(population, name, cohort, seed)
-                fixed.add(*Bootstrap(1000, LEVEL, seed).of_means(of_cases))
-                refit = Bootstrap(_REFITS, LEVEL, seed)
-                centre, reach = of_cases.mean(axis=0), _reach(refit, of_draws, n)
-                anew.add(centre - reach, centre + reach)
+                fixed.add(*_within(Bootstrap(1000, LEVEL, seed).of_means(of_cases), ranges))
+                anew.add(*_within(_around(Bootstrap(_REFITS, LEVEL, seed), of_cases, of_draws), ranges))
             rows += [
                 (name, str(n), how, *each.cells(truth)) for how, each in (("fixed", fixed), ("refitted", anew))
             ]  # fmt: skip
@@ -350,6 +387,14 @@ def _compared(population: Population, name: str, cohort: npt.NDArray[np.int64], 
     return both[:, :, 0].T, of_draws
 
 
+def _around(bootstrap: Bootstrap, of_cases: _Floats, of_draws: _Floats) -> tuple[_Floats, _Floats]:
+    """Return standard intervals, (2,) each end."""
+    centre = of_cases.mean(axis=0).tolist()
+    ends = [bootstrap.around(*both, len(of_cases)) for both in zip(centre, of_draws.T, strict=True)]
+    low, high = np.array(ends).T
+    return low, high
+
+
 def _rounded(values: _Floats) -> _Floats:
     return CODE_VALUES[encode(values)]
 
@@ -360,16 +405,18 @@ def _check_refitted(population: Population, name: str) -> None:
     found = compare(
         population.cohort(cohort), [name], folds=_FOLDS, metrics=["brier_mhr"], refit=_REFITS, level=LEVEL, seed=3
     )[f"{name} to mhr"]
-    reach = _reach(Bootstrap(_REFITS, LEVEL, 3), of_draws, 10)
-    both = zip((found.refitted, found.refitted_to_raw), of_cases.mean(axis=0), reach, strict=True)
-    for estimate, centre, far in both:
+    ends = _around(Bootstrap(_REFITS, LEVEL, 3), of_cases, of_draws)
+    assert found.refitted is not None
+    for estimate, low, high in zip((found.refitted.value, found.refitted.to_raw), *ends, strict=True):
         assert estimate is not None
         assert estimate.low is not None
-        assert np.isclose(estimate.low, centre - far, rtol=0, atol=1e-6)
+        assert estimate.high is not None
+        np.testing.assert_allclose([estimate.low, estimate.high], [low, high], rtol=0, atol=1e-6)
 
 
 SECTIONS: Mapping[str, Callable[[Population, float], str]] = {
     "coverage-means": means,
+    "coverage-groups": groups,
     "coverage-bands": bands,
     "coverage-reliability": reliability,
     "coverage-refitted": refitted,

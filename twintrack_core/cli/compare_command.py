@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folds", default="5", metavar="K|leave-one-out|FILE",
         help='folds over cases (default: 5); a file is JSON, {"fold": ["case to score on", ...], ...}',
     )  # fmt: skip
-    parser.add_argument("--group-by", metavar="ATTRIBUTE", help="keep cases of one value together, such as site")
+    parser.add_argument(
+        "--group-by", metavar="ATTRIBUTE", help="patient or site: keep its cases together, in folds and in draws"
+    )
     parser.add_argument(
         "--metrics", action="append", metavar="NAME[,NAME]", help=f"metrics to show (default: {', '.join(_SHOWN)})"
     )
