@@ -25,7 +25,7 @@ from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHist
 from twintrack_core.report.ranking import interval
 from twintrack_core.simulate import Simulation
 from twintrack_core.validation import Comparison, compare
-from twintrack_core.validation.comparison import RAW
+from twintrack_core.validation.candidates import RAW
 from twintrack_core.validation.splits import Folds
 
 PAGE = Path(__file__).parent.parent / "docs" / "validation.md"

@@ -2,7 +2,8 @@
 
 from twintrack_core.validation.bands import MapBand, map_band, reliability_band
 from twintrack_core.validation.bootstrap import Bootstrap, Estimate
-from twintrack_core.validation.comparison import Candidate, Comparison, Measured, Refitted, compare
+from twintrack_core.validation.candidates import Candidate, Measured, Refitted
+from twintrack_core.validation.comparison import Comparison, compare
 from twintrack_core.validation.drift import Drift, drift
 from twintrack_core.validation.learning_curve import LearningCurve, learning_curve
 from twintrack_core.validation.raters import LeftOutRater, leave_one_rater_out
