@@ -127,7 +127,7 @@ class Measuring:
         best: Recipe | None,
         drawn: Mapping[Recipe | None, Drawn] | None,
     ) -> Candidate:
-        """Measure one way, given the (cases, metrics) values of all, the best of them and the draws refitted, if any."""
+        """Measure one way, given (cases, metrics) values of all, the best of them, and the draws refitted, if any."""
         own, raw = values[recipe], values[None]
         ranges = [metric.range for metric in self.metrics]
         estimates = self.bootstrap.estimates(own, self.places, ranges)
