@@ -75,6 +75,22 @@ def test_groups_refits_guards_and_given_folds(twintrack: Run, statistics: Path, 
     assert (recipe["shrinkage"], recipe["weighting"]) == (2.0, "cases")
 
 
+def test_folds_of_nnunet_and_cases_that_no_fold_scores(twintrack: Run, statistics: Path, tmp_path: Path) -> None:
+    folds = [{"train": ["case002", "case003"], "val": ["case000", "case001"]}, {"train": [], "val": ["case004"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    base = ["compare", statistics, "--calibrators", "isotonic", "--bootstrap", "50"]
+    printed = twintrack(*base, "--folds", tmp_path / "splits_final.json").out
+    assert "3 cases in 2 folds (fitted to 3 others too), region raters+20." in printed
+
+
+def test_cases_without_raters_are_noted(twintrack: Run, tmp_path: Path) -> None:
+    rated = cohort(4)
+    unrated = {"x": CaseStatistics(rated["case000"].histogram.keep_raters([]))}
+    rated.merge(tt.CohortStatistics(unrated, rated.roi)).save(tmp_path / "mixed.zarr")
+    outcome = twintrack("compare", tmp_path / "mixed.zarr", "--calibrators", "isotonic", "--folds", "2")
+    assert outcome.notes == "twintrack: note: 1 of 5 cases have no raters and are left out.\n"
+
+
 def test_a_candidate_without_a_map_is_named(twintrack: Run, tmp_path: Path) -> None:
     unmarked = tt.JointHistogram.from_cells([1, 1], [500, 9000], [0, 0], [50, 50], ["ann"])
     cases = {name: CaseStatistics(unmarked) for name in "abc"}
@@ -92,13 +108,13 @@ def test_a_candidate_without_a_map_is_named(twintrack: Run, tmp_path: Path) -> N
         (["--targets", "rater:zoe"], "There is no rater 'zoe'"),
         (["--metrics", "beauty"], "There is no metric 'beauty'"),
         (["--rank-by", "ece_mhr"], "cannot be ranked by 'ece_mhr'"),
-        (["--folds", "7"], "cannot be parted into 7 folds"),
+        (["--folds", "7"], "Folds: 7, cases with raters: 6"),
         (["--folds", "9" * 5000], "is neither a number nor a file"),
         (["--metrics", "surface_dice"], "'surface_dice' is no single metric"),
         (["--folds", "nowhere.json"], "--folds nowhere.json is neither a number nor a file"),
         (["--group-by", "scanner"], "has no 'scanner'"),
         (["--bootstrap", "5"], "5 bootstrap draws make no interval"),
-        (["--refit", "5"], "5 bootstrap draws make no interval"),
+        (["--refit", "5"], "refit is 5"),
         (["--min-cases", "-1"], "min_cases is -1"),
         (["--roi", "mask"], "was accumulated with the rule 'raters+20'"),
         (["-o", "report.pdf"], "report.pdf cannot be written"),
@@ -118,4 +134,4 @@ def test_folds_files_that_are_none(refused: Run, statistics: Path, tmp_path: Pat
 
 def test_one_case_cannot_be_compared(refused: Run, tmp_path: Path) -> None:
     cohort(1).save(tmp_path / "one.zarr")
-    refused("compare", tmp_path / "one.zarr", code=2, words=("1 cases with raters",))
+    refused("compare", tmp_path / "one.zarr", code=2, words=("Cases with raters: 1",))

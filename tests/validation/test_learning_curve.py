@@ -7,7 +7,7 @@ import pytest
 from cohorts import cohort
 
 from twintrack_core.calibrators import Recipe, fit
-from twintrack_core.errors import RequestError
+from twintrack_core.errors import FitError, RequestError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.metrics import evaluate
 from twintrack_core.validation import learning_curve
@@ -64,6 +64,11 @@ def test_choices_that_determine_no_map_are_counted() -> None:
     assert 0 < found.failed[0] < 40
     assert found.failed[-1] == 0
     assert not np.isnan(found.mean).any()
+
+
+def test_no_choice_that_determines_a_map_makes_no_curve() -> None:
+    with pytest.raises(FitError, match="No choice of up to 3 cases determines isotonic to mhr"):
+        learning_curve(cohort(4), Recipe(min_cases=4))
 
 
 def test_a_held_out_case_without_voxels_is_no_failed_fit() -> None:

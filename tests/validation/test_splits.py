@@ -58,6 +58,11 @@ def test_given_folds() -> None:
     assert (split.name, split.fit, split.test) == ("held out", ("c00", "c02"), ("c01", "c03"))
 
 
+def test_given_folds_that_keep_groups_together() -> None:
+    splits = split_cases(tiny(list("AABB")), {"a": ["c00", "c01"]}, group_by="site")
+    assert [(split.name, split.test) for split in splits] == [("a", ("c00", "c01"))]
+
+
 def test_cases_without_raters_are_left_out() -> None:
     rated, unrated = tiny(list("AAA")), tiny(list("AAAA"), raters=())
     both = rated.merge(CohortStatistics({"z": unrated["c03"]}))
@@ -67,11 +72,11 @@ def test_cases_without_raters_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("folds", "group_by", "says"),
     [
-        (1, None, "1 folds"),
-        (5, None, "4 cases with raters cannot be parted into 5"),
-        (True, None, "True folds"),
+        (1, None, "Folds: 1, cases with raters: 4"),
+        (5, None, "Folds: 5, cases with raters: 4"),
+        (True, None, "Folds: True"),
         ("leave-two-out", None, "'leave-two-out'"),
-        (3, "site", "2 values of 'site'"),
+        (3, "site", "Folds: 3, values of 'site' among cases with raters: 2"),
         (2, "scanner", "no 'scanner'; its attributes with a value are site"),
         ({}, None, "No fold"),
         ({"a": []}, None, "'a' is []"),
@@ -79,7 +84,7 @@ def test_cases_without_raters_are_left_out() -> None:
         ({"a": ["nobody"]}, None, "'nobody'"),
         ({"a": ["c00"], "b": ["c00"]}, None, "Case c00 is in the folds 'a' and 'b'"),
         ({"a": ["c00", "c01", "c02", "c03"]}, None, "nothing to fit to"),
-        ({"a": ["c00"]}, "site", "groups too"),
+        ({"a": ["c00"]}, "site", "'a' scores some cases of site 'A', and is fitted to others"),
     ],
 )
 def test_what_makes_no_folds(folds: Any, group_by: str | None, says: str) -> None:
@@ -97,5 +102,5 @@ def test_an_attribute_without_a_value_makes_no_group() -> None:
 
 
 def test_one_case_makes_no_folds() -> None:
-    with pytest.raises(RequestError, match="1 cases with raters"):
+    with pytest.raises(RequestError, match="Cases with raters: 1"):
         split_cases(tiny(["A"]), 2)

@@ -10,6 +10,8 @@ from twintrack_core.targets import BinnedTarget, CaseTargets
 
 _Floats = npt.NDArray[np.float64]
 
+_SHORT = 32  # most groups have fewer scores, and are found for all starts at once
+
 
 def pool_scores(binned: BinnedTarget, cases: CaseTargets, times: _Floats, scale: _Floats, least: float) -> BinnedTarget:
     """Give neighbouring scores their common mean, in groups of which each has enough effective cases.
@@ -50,29 +52,66 @@ def _close_groups(
     cases: CaseTargets, columns: npt.NDArray[np.intp], times: _Floats, scale: _Floats, least: float
 ) -> list[int]:
     """Return where groups of scores start, each with enough effective cases."""
-    enough = least * (1 - 1e-12)  # lest rounding part what is equal
-    by_score = np.ascontiguousarray(cases.voxels.T)
-    starts, total, squares = [0], 0.0, 0.0
-    share = np.zeros(len(times))  # weight of one copy of each case in the group that is open
-    for place, column in enumerate(columns.tolist(), start=1):
-        share += by_score[column] * scale
-        total, squares = float((times * share).sum()), float((times * share**2).sum())
-        if total**2 >= enough * squares:
-            starts.append(place)
-            share[:] = 0.0
+    weight = cases.voxels[:, columns] * scale[:, np.newaxis]  # of one copy of each case
+    lengths = _short_lengths(weight, times, least).tolist()
+    starts, place = [0], 0
+    while place < len(columns):
+        length = lengths[place] or _length(weight[:, place:], times, least)
+        if not length:
+            break
+        place += length
+        starts.append(place)
     # What is left at the top, which may be nothing, joins groups below until it has enough.
     left = starts.pop()
-    while left == len(columns) or total**2 < enough * squares:
+    while left == len(columns) or not _have_enough(weight[:, left:].sum(axis=1, keepdims=True), times, least)[0]:
         if not starts:
+            total, squares = _moments(weight.sum(axis=1, keepdims=True), times)
             raise FitError(
-                f"All voxels together come from {total**2 / squares:.6g} effective cases, fewer than {least:.6g}.",
+                f"All voxels come from {total[0] ** 2 / squares[0]:.6g} effective cases, fewer than {least:.6g}.",
                 "Allowed: a smaller min_cases, or more cases.",
                 "Weight cases equally where one has most of the voxels.",
             )
         left = starts.pop()
-        share = by_score[columns[left] :].sum(axis=0) * scale
-        total, squares = float((times * share).sum()), float((times * share**2).sum())
     return [*starts, left]
+
+
+def _short_lengths(weight: _Floats, times: _Floats, least: float) -> npt.NDArray[np.int64]:
+    """Return how many of (cases, n) columns, from each on, it takes to have enough; 0 if more than `_SHORT`."""
+    lengths = np.zeros(weight.shape[1], dtype=np.int64)
+    start, together = np.arange(weight.shape[1]), weight
+    for length in range(1, _SHORT + 1):
+        enough = _have_enough(together, times, least)
+        lengths[start[enough]] = length
+        left = ~enough & (start + length < weight.shape[1])
+        start, together = start[left], together[:, left]
+        if not len(start):
+            break
+        together = together + weight[:, start + length]
+    return lengths
+
+
+def _length(weight: _Floats, times: _Floats, least: float) -> int:
+    """Return how many of the first (cases, n) columns it takes to have enough; 0 if all are too few."""
+    start, length, before = 0, 2 * _SHORT, np.zeros((len(weight), 1))
+    while start < weight.shape[1]:
+        together = before + np.cumsum(weight[:, start : start + length], axis=1)
+        enough = _have_enough(together, times, least)
+        if enough.any():
+            return start + int(np.argmax(enough)) + 1
+        before, start, length = together[:, -1:], start + length, 2 * length
+    return 0
+
+
+def _have_enough(weight: _Floats, times: _Floats, least: float) -> npt.NDArray[np.bool_]:
+    """Whether the weights of each of (cases, n) columns come from enough effective cases, (n,)."""
+    total, squares = _moments(weight, times)
+    # A little less is enough, lest rounding part what is equal.
+    return np.asarray((total > 0) & (total**2 >= least * (1 - 1e-12) * squares))
+
+
+def _moments(weight: _Floats, times: _Floats) -> tuple[_Floats, _Floats]:
+    copies = times[:, np.newaxis]
+    return np.asarray((copies * weight).sum(axis=0)), np.asarray((copies * weight**2).sum(axis=0))
 
 
 def shrink(binned: BinnedTarget, share: float) -> BinnedTarget:

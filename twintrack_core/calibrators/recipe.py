@@ -18,6 +18,10 @@ Weighting = Literal["voxels", "cases"]
 """What counts the same: every voxel, or every case, whose voxels then share one weight."""
 
 
+GUARDS = ("weighting", "min_cases", "shrinkage")
+"""Names of what guards a fit, as a map's parameters hold it where it is not the default."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to fit a map.
@@ -69,8 +73,7 @@ class Recipe:
     def guards(self) -> dict[str, Any]:
         """What differs from the default among weighting, min_cases and shrinkage: kept with a map's parameters."""
         default = Recipe()
-        names = ("weighting", "min_cases", "shrinkage")
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
+        return {name: getattr(self, name) for name in GUARDS if getattr(self, name) != getattr(default, name)}
 
     def target_of(self, cases: CaseTargets, times: npt.NDArray[Any] | None = None) -> BinnedTarget:
         """Return what the calibrator is shown.

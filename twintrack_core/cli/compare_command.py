@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--folds", default="5", metavar="K|leave-one-out|FILE",
-        help='folds over cases (default: 5); a file is JSON, {"fold": ["case to score on", ...], ...}',
+        help='folds over cases (default: 5); FILE is JSON: {"fold": ["case to score", ...], ...}, or splits_final.json',
     )  # fmt: skip
     parser.add_argument(
         "--group-by", metavar="ATTRIBUTE", help="patient or site: keep its cases together, in folds and in draws"
@@ -108,6 +109,11 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(comparison.to_dict())
     else:
         print(ranking_table(comparison, shown))
+    unrated = sum(not case.histogram.raters for _, case in statistics.items())
+    if unrated:
+        print(
+            f"twintrack: note: {unrated} of {len(statistics)} cases have no raters and are left out.", file=sys.stderr
+        )
 
 
 def _folds(text: str) -> Folds:
@@ -116,7 +122,10 @@ def _folds(text: str) -> Folds:
         return "leave-one-out"
     if text.isdecimal() and len(text) < 10:
         return int(text)
-    allowed = 'Allowed: a number, leave-one-out, or a JSON file {"fold": ["case to score on", ...], ...}.'
+    allowed = (
+        'Allowed: a number, leave-one-out, or a JSON file {"fold": ["case to score on", ...], ...}, '
+        "or nnU-Net's splits_final.json."
+    )
     # Unlike Path.is_file, this takes a text that is too long for a path.
     if not os.path.isfile(text):  # noqa: PTH113
         raise RequestError(f"--folds {text:.80} is neither a number nor a file.", allowed)
@@ -124,6 +133,8 @@ def _folds(text: str) -> Folds:
         found = json.loads(Path(text).read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{text} is not JSON: {error!s:.120}.", allowed) from error
+    if isinstance(found, list) and all(isinstance(split, dict) and "val" in split for split in found):
+        found = {f"fold{number}": split["val"] for number, split in enumerate(found)}  # as nnU-Net numbers them
     if not isinstance(found, dict) or not all(
         isinstance(cases, list) and all(isinstance(case, str) for case in cases) for cases in found.values()
     ):

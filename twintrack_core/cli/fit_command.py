@@ -30,11 +30,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     require_new(arguments.output)
     guards = guards_of(arguments)
-    Recipe(arguments.calibrator, arguments.target, **guards)  # what is wrong is said before the pass over the voxels
+    recipe = Recipe(arguments.calibrator, arguments.target, **guards)  # refused before the pass over the voxels
     statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
     fitted = fit(statistics, arguments.calibrator, target=arguments.target, **guards)
     fitted.save(arguments.output)
+    guarded = "".join(f", {name} {value}" for name, value in recipe.guards.items())
     print(
-        f"{fitted.calibrator} to {fitted.target}: {len(fitted.score)} knots from {fitted.voxels:,} voxels of "
+        f"{fitted.calibrator} to {fitted.target}{guarded}: {len(fitted.score)} knots from {fitted.voxels:,} voxels of "
         f"{len(statistics)} cases (roi {fitted.roi}), in {arguments.output}"
     )

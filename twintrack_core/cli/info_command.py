@@ -92,6 +92,7 @@ def _statistics(path: str) -> dict[str, Any]:
 
 
 def _map(path: str) -> dict[str, Any]:
+    from twintrack_core.calibrators.recipe import GUARDS
     from twintrack_core.maps import load_map
 
     fitted = load_map(path)
@@ -104,6 +105,7 @@ def _map(path: str) -> dict[str, Any]:
         "complete": True,
         "calibrator": fitted.calibrator,
         "target": fitted.target,
+        **{name: fitted.parameters[name] for name in GUARDS if name in fitted.parameters},
         "roi": fitted.roi,
         "raters": list(fitted.raters),
         "cases": len(fitted.cases),

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from twintrack_core.cli._shared import add_cases, add_workers, kind_of, statistics_of
+from twintrack_core.cli._shared import add_cases, add_workers, check_outputs, kind_of, statistics_of
 
 if TYPE_CHECKING:
     from twintrack_core.histogram import CohortStatistics
@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.maps import load_map
-    from twintrack_core.paths import require_new, write_text
+    from twintrack_core.paths import write_text
     from twintrack_core.report.report import html_report
     from twintrack_core.validation import Bootstrap
 
-    output = require_new(arguments.output)
+    (output,) = check_outputs([arguments.output], (".html",))
     Bootstrap(arguments.bootstrap, seed=arguments.seed)  # before the pass over the voxels
     calibration = load_map(arguments.map)
 

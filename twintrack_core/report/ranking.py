@@ -27,6 +27,12 @@ def ranking_table(comparison: Comparison, metrics: Sequence[str] = ()) -> str:
     blocks = [aligned(lines), _how(comparison)]
     if comparison.refit_draws:
         blocks.append(aligned(_refitted(measured, comparison)))
+        notes = [
+            f"  - {each.label}: {each.refitted.incomplete:,} draws determine no map in some fold"
+            for each in measured
+            if each.refitted and each.refitted.incomplete
+        ]
+        blocks += ["\n".join(notes)] if notes else []
     if comparison.group_by is not None:
         blocks.append(aligned(_groups(measured, comparison)))
     failed = [f"  - {each.label}: {each.failed}" for each in comparison.candidates if each.failed]
@@ -51,9 +57,12 @@ def _how(comparison: Comparison) -> str:
     bootstrap = comparison.bootstrap
     units = "cases" if comparison.group_by is None else f"cases of one {comparison.group_by} together"
     together = f", cases of one {comparison.group_by} together" if comparison.group_by is not None else ""
+    n_cases, n_folds = len(comparison.cases), len(comparison.splits)
+    others = {name for split in comparison.splits for name in split.fit} - set(comparison.cases)
+    also = f" (fitted to {len(others)} others too)" if others else ""
     return (
-        f"{len(comparison.cases)} cases in {len(comparison.splits)} folds{together}, region {comparison.roi}. "
-        f"In brackets: {bootstrap.level * 100:g} % intervals (BCa),\n"
+        f"{n_cases} cases in {n_folds} fold{'s' * (n_folds != 1)}{also}{together}, region {comparison.roi}. "
+        f"In brackets: {bootstrap.level * 100:g} % intervals (BCa, none shorter than Student's t),\n"
         f"test {units} resampled {bootstrap.draws:,} times, the maps of the folds fixed."
     )
 

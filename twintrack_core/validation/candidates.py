@@ -19,6 +19,8 @@ from twintrack_core.validation.refit import Drawn
 RAW = "raw"
 """What the scores are called as they are."""
 
+_MOST_INCOMPLETE = 0.1
+
 _Floats = npt.NDArray[np.float64]
 
 
@@ -53,7 +55,8 @@ class Refitted:
     value, to_raw
         As in `Measured`, with standard intervals; see `Bootstrap.around`.
     incomplete
-        Number of draws in which some fold had no map; they count with the folds that had one.
+        Number of draws in which some fold had no map; they count with the folds that had one. Where they are more than
+        a tenth, there is no interval: so many draws say that there are too few cases, or groups, to draw from.
     """
 
     value: Estimate
@@ -163,6 +166,13 @@ class Measuring:
     def _refitted(self, measured: Measured, drawn: Drawn) -> Refitted:
         n_drawn = measured.value.defined if self.places is None else len(np.unique(self.places))
         value, to_raw = measured.value, measured.to_raw
+        if drawn.incomplete > _MOST_INCOMPLETE * len(drawn.value):
+            nothing = float("nan")
+            return Refitted(
+                _ends(value, nothing, nothing),
+                None if to_raw is None else _ends(to_raw, nothing, nothing),
+                drawn.incomplete,
+            )
         if value.mean is not None:
             low, high = self.bootstrap.around(value.mean, drawn.value, n_drawn)
             least, most = self.metrics[self.rank].range

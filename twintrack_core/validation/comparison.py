@@ -218,6 +218,8 @@ def check_draws(bootstrap: int, refit: int, level: float = 0.95, seed: int = 0) 
     RequestError
         For numbers that make no sense.
     """
+    if refit and not (isinstance(refit, int | np.integer) and refit >= 50):
+        raise RequestError(f"refit is {refit!r:.40}.", "Allowed: 50 or more draws in which maps are refitted, or 0.")
     return Bootstrap(bootstrap, level, seed), Bootstrap(refit, level, seed) if refit else None
 
 

@@ -99,6 +99,8 @@ def learning_curve(
     RequestError
         For fewer than three cases with raters, sizes that are not there, an unknown metric, or numbers that make no
         sense.
+    FitError
+        If no choice of cases determines the map and the metric.
     PluginError
         As `calibrators.fit`.
     """
@@ -134,6 +136,12 @@ def learning_curve(
         raw[repeat] = means[0]
         values[repeat, [each is not None for each in fitted]] = means[1:]
     known = ~np.isnan(values).all(axis=0)
+    if not known.any():
+        raise FitError(
+            f"No choice of up to {most} cases determines {recipe.label}, or {metric} of a case held out.",
+            "Allowed: cases of which some choice does.",
+            "Ask for fewer min_cases, or another calibrator.",
+        )
     mean, low, high = (np.full(len(size), np.nan) for _ in range(3))
     mean[known] = np.nanmean(values[:, known], axis=0)
     low[known], high[known] = np.nanquantile(values[:, known], [0.1, 0.9], axis=0)

@@ -32,9 +32,9 @@ def recommendation(candidates: Sequence[Candidate], rank_by: str, level: float) 
         return (
             f"Keep the raw scores, or rate more cases: {first.label} has the lowest {rank_by} on {n_cases} held-out "
             f"cases, but its difference of {_signed(to_raw.mean)} to that of the raw scores "
-            f"({level * 100:g} % interval {_span(doubtful)}{refitted}) may be chance."
+            f"({_span(doubtful, level)}{refitted}) may be chance."
         )
-    lower = f"{_signed(to_raw.mean)} to that of the raw scores ({level * 100:g} % interval {_span(to_raw)})"
+    lower = f"{_signed(to_raw.mean)} to that of the raw scores ({_span(to_raw, level)})"
     rest = [each for each in measured[1:] if each.recipe]
     alike = [each.label for each in rest if each.to_best and _may_be_chance(each.to_best)]
     beside = f"; {some(alike)} may be as good" if alike else "; the others are worse by more than chance" * bool(rest)
@@ -65,5 +65,7 @@ def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+#.3g}".removesuffix(".")
 
 
-def _span(found: Estimate) -> str:
-    return f"{_signed(found.low)} to {_signed(found.high)}"
+def _span(found: Estimate, level: float) -> str:
+    if found.low is None:
+        return "too few cases for an interval"
+    return f"{level * 100:g} % interval {_signed(found.low)} to {_signed(found.high)}"

@@ -49,8 +49,8 @@ def split_cases(
         Number of folds, into which cases are dealt at random; "leave-one-out"; or the cases to score on in each of some
         folds, by name, whose maps are then fitted to all others.
     group_by
-        Name of an attribute of the cases, such as "site" or "patient": cases of one value stay together. With
-        "leave-one-out" every group is scored on the maps of the others.
+        Name of an attribute of the cases, such as "site" or "patient": cases of one value stay together, which given
+        folds must see to. With "leave-one-out" every group is scored on the maps of the others.
     seed
         Of the deal.
 
@@ -63,18 +63,19 @@ def split_cases(
     ------
     RequestError
         For fewer than two cases or groups with raters, more folds than there are of them, cases without the attribute,
-        and given folds that name unknown cases, name one twice, are empty or leave nothing to fit to.
+        and given folds that name unknown cases, name one twice, are empty, leave nothing to fit to or part a group.
     """
     rated = [name for name, case in statistics.items() if case.histogram.raters]
     if isinstance(folds, Mapping):
+        splits = _given(rated, folds)
         if group_by is not None:
-            raise RequestError("Folds are given, and groups too.", "Allowed: folds by name, or group_by.")
-        return _given(rated, folds)
+            _require_whole(splits, groups_of(statistics, group_by), group_by)
+        return splits
     groups = groups_of(statistics, group_by)
     what = "cases with raters" if group_by is None else f"values of {group_by!r} among cases with raters"
     if len(groups) < 2:
         raise RequestError(
-            f"There are {len(groups)} {what}, which leaves nothing to fit to or nothing to score on.",
+            f"{what[0].upper()}{what[1:]}: {len(groups)}, which leaves nothing to fit to or nothing to score on.",
             "Allowed: 2 or more.",
         )
     if folds == LEAVE_ONE_OUT:
@@ -83,8 +84,8 @@ def split_cases(
         tests = _deal(groups, int(folds), seed)
     else:
         raise RequestError(
-            f"{len(groups)} {what} cannot be parted into {folds!r:.40} folds.",
-            f"Allowed: 2 to {len(groups)}, {LEAVE_ONE_OUT}, or the cases of each fold.",
+            f"Folds: {folds!r:.40}, {what}: {len(groups)}.",
+            f"Allowed: 2{f' to {len(groups)}' * (len(groups) > 2)} folds, {LEAVE_ONE_OUT}, or the cases of each.",
         )
     return _splits(rated, tests)
 
@@ -162,6 +163,16 @@ def _given(rated: Sequence[str], folds: Mapping[str, Sequence[str]]) -> tuple[Sp
         if len(cases) == len(rated):
             raise RequestError(f"The fold {fold!r} has all cases, which leaves nothing to fit to.", "Allowed: fewer.")
     return _splits(rated, [(fold, list(cases)) for fold, cases in folds.items()])
+
+
+def _require_whole(splits: Sequence[Split], groups: Mapping[str, Sequence[str]], attribute: str) -> None:
+    for split in splits:
+        for group, cases in groups.items():
+            if set(cases) & set(split.test) and set(cases) & set(split.fit):
+                raise RequestError(
+                    f"The fold {split.name!r} scores some cases of {attribute} {group!r}, and is fitted to others.",
+                    "Allowed: folds that keep a group's cases together.",
+                )
 
 
 def _splits(rated: Sequence[str], tests: Sequence[tuple[str, list[str]]]) -> tuple[Split, ...]:

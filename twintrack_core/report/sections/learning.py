@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from twintrack_core.errors import FitError
 from twintrack_core.report.document import Figure, Row, Section, Table, Text
 from twintrack_core.report.figures.learning_figure import LearningFigure
 from twintrack_core.report.numbers import NOTHING, counted, number, numbers
@@ -18,9 +19,12 @@ def learning_section(subject: Subject) -> Section:
     if subject.fitted is None or subject.recipe is None:
         return Section("learning", title, (Text(f"There is no learning curve: {subject.no_recipe}."),))
     if len(subject.fitted) < 3:
-        n_cases = counted(len(subject.fitted), "case")
-        return Section("learning", title, (Text(f"There is no learning curve: {n_cases} are too few, 3 are needed."),))
-    curve = learning_curve(subject.fitted, subject.recipe, MAIN, seed=subject.bootstrap.seed)
+        text = f"There is no learning curve: it takes 3 cases, of {len(subject.fitted)} that there are."
+        return Section("learning", title, (Text(text),))
+    try:
+        curve = learning_curve(subject.fitted, subject.recipe, MAIN, seed=subject.bootstrap.seed)
+    except FitError as error:
+        return Section("learning", title, (Text(f"There is no learning curve. {error.what}"),))
     caption = (
         f"Brier score to the MHR of {counted(curve.n_test, 'held-out case')} ({curve.repeats} random choices of the "
         f"{len(subject.fitted)} fitted cases), region {subject.fitted.roi}, against the number of cases that the map "
