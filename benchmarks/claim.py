@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import twintrack_core as tt
-from benchmarks.sections import table
-from benchmarks.tables import default_folder, replaced
+from benchmarks.sections import replaced, table
+from benchmarks.tables import default_folder
 from twintrack_core.cohort.nnunet import NnunetReader
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
 from twintrack_core.report.ranking import interval

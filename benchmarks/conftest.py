@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from twintrack_core.bench import data
-from twintrack_core.bench.contenders import Contender
-from twintrack_core.bench.tasks import TASKS
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+    from twintrack_core.bench.contenders import Contender
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,4 +49,6 @@ def _volume(kind: str, voxels: int) -> data.Volume:
 
 @functools.lru_cache(2)
 def _expected(task: str, kind: str, voxels: int) -> Any:
+    from twintrack_core.bench.tasks import TASKS
+
     return TASKS[task].expected(_volume(kind, voxels))

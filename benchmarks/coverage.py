@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, ndtr, stdtrit
 
-from benchmarks.sections import table
-from benchmarks.tables import replaced
+from benchmarks.sections import replaced, table
 from twintrack_core.calibrators.fitting import fit_knots
 from twintrack_core.calibrators.recipe import Recipe
 from twintrack_core.codes import CODE_VALUES, encode

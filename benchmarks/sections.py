@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from twintrack_core.bench.table import markdown
 from twintrack_core.bench.timing import Spread
+from twintrack_core.errors import RequestError
 from twintrack_core.kernels.dispatch import default_threads
 
 
@@ -108,3 +111,23 @@ def threads_text(threads: int) -> str:
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay out a titled table."""
     return f"{title}\n\n{markdown(header, rows)}"
+
+
+def replaced(page: str, texts: Mapping[str, str]) -> str:
+    """Put texts between the markers of their names.
+
+    Raises
+    ------
+    RequestError
+        If the page lacks a marker.
+    """
+    for name, text in texts.items():
+        pattern = re.compile(rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(page):
+            raise RequestError(f"The page has no place for {name!r}.", f"Allowed: <!-- generated: {name} -->.")
+        page = pattern.sub(partial(_between, text), page)
+    return page
+
+
+def _between(text: str, found: re.Match[str]) -> str:
+    return f"{found[1]}\n{text}\n\n{found[2]}"

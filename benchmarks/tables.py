@@ -11,20 +11,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import cold_start, engine, folds, growth, involvement, job, kernels, metrics, profile
-from benchmarks.sections import Goal, Section, Settings, table
+from benchmarks.sections import Goal, Section, Settings, replaced, table
 from twintrack_core.bench.timing import Spread, machine
-from twintrack_core.errors import RequestError
 
 SECTIONS: Mapping[str, Callable[[Settings], Section]] = {
     "floors": kernels.floors,
@@ -102,26 +99,6 @@ def goals_table(sections: Mapping[str, Any]) -> str:
         [goal.cells() for goal in goals],
     )
     return f"{text}\n\nNot measured here: {', '.join(missing)}." if missing else text
-
-
-def replaced(page: str, texts: Mapping[str, str]) -> str:
-    """Put texts between the markers of their names.
-
-    Raises
-    ------
-    RequestError
-        If the page lacks a marker.
-    """
-    for name, text in texts.items():
-        pattern = re.compile(rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(page):
-            raise RequestError(f"The page has no place for {name!r}.", f"Allowed: <!-- generated: {name} -->.")
-        page = pattern.sub(partial(_between, text), page)
-    return page
-
-
-def _between(text: str, found: re.Match[str]) -> str:
-    return f"{found[1]}\n{text}\n\n{found[2]}"
 
 
 def _how(name: str, settings: Settings) -> str:

@@ -6,13 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-# The first example of a test may compile a kernel, so no deadline; the seed is fixed, so a run can be repeated.
-settings.register_profile(
-    "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-settings.load_profile("default")
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # pytest -m gpu does without
+    pass
+else:
+    # The first example of a test may compile a kernel, so no deadline; the seed is fixed, so a run can be repeated.
+    settings.register_profile(
+        "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,9 @@ def _later(function: str) -> ApplyMap:
     return apply_map
 
 
+register_array_type("cupy", _later("apply_to_cupy"))
 register_array_type("dask", _later("apply_to_dask"))
+register_array_type("torch", _later("apply_to_torch"))
 register_array_type("zarr", _later("apply_to_zarr"))
 
 

@@ -69,8 +69,13 @@ def as_scores(scores: npt.ArrayLike, name: str = "probability") -> npt.NDArray[A
     if array.dtype.kind == "f" and array.dtype.itemsize == 8:
         with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite, and so stays invalid
             return array.astype(np.float16)
-    raise RequestError(
-        f"{name} has dtype {array.dtype}.",
+    raise wrong_dtype(array.dtype, name)
+
+
+def wrong_dtype(dtype: np.dtype[Any], name: str = "probability") -> RequestError:
+    """Return the error for scores of a dtype that has no meaning."""
+    return RequestError(
+        f"{name} has dtype {dtype}.",
         "Allowed: float16, float32 and float64 in [0, 1], or uint8 meaning k / 255.",
         "Convert it, or pass the probabilities instead of the label map.",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
-from benchmarks.sections import peak_memory
+from benchmarks.sections import peak_memory, replaced
 from twintrack_core.errors import RequestError
 
 PAGE = Path(tables.__file__).parent.parent / "docs" / "performance.md"
@@ -17,13 +17,13 @@ PAGE = Path(tables.__file__).parent.parent / "docs" / "performance.md"
 
 def test_every_section_has_its_place() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    names = [*tables.SECTIONS, tables.GOALS]
+    names = [*tables.SECTIONS, tables.GOALS, "gpu"]
     assert page.count("<!-- generated: ") == page.count("<!-- end -->") == len(names)
-    written = tables.replaced(page, {name: f"the text of {name} \\1" for name in names})
+    written = replaced(page, {name: f"the text of {name} \\1" for name in names})
     for name in names:
         assert f"<!-- generated: {name} -->\n\nthe text of {name} \\1\n\n<!-- end -->" in written
-    again = tables.replaced(written, dict.fromkeys(names, ""))
-    assert tables.replaced(page, dict.fromkeys(names, "")) == again
+    again = replaced(written, dict.fromkeys(names, ""))
+    assert replaced(page, dict.fromkeys(names, "")) == again
 
 
 def test_goals() -> None:
@@ -51,4 +51,4 @@ def test_peak_memory_is_this_process_s_own() -> None:
 
 def test_a_page_without_the_place() -> None:
     with pytest.raises(RequestError, match="no place for 'goals'"):
-        tables.replaced("text", {"goals": "x"})
+        replaced("text", {"goals": "x"})

@@ -402,7 +402,7 @@ def test_a_comparison_is_told_with_both_kinds_of_interval(
     fitted: CohortStatistics, calibration: CalibrationMap
 ) -> None:
     grouped = CohortStatistics(
-        {name: replace(case, attributes={"site": "ab"[k % 2]}) for k, (name, case) in enumerate(fitted.items())},
+        {name: replace(case, attributes={"site": "abcdef"[k % 6]}) for k, (name, case) in enumerate(fitted.items())},
         fitted.roi,
     )
     comparison = compare(
@@ -418,7 +418,7 @@ def test_a_comparison_is_told_with_both_kinds_of_interval(
     assert said[0] == " ".join(stacked(best["brier_mhr"].value))
     assert best.refitted is not None
     assert lines(refitted)[best.label][0] == " ".join(stacked(best.refitted.value))
-    assert [row.title for row in groups.rows if isinstance(row, Group)] == ["site: a", "site: b"]
+    assert [row.title for row in groups.rows if isinstance(row, Group)] == [f"site: {site}" for site in "abcdef"]
     assert comparison.recommendation.partition(":")[0] in texts(found, "summary")
     # Folds of the comparison are those of the page: one number for one thing.
     isotonic = comparison["isotonic to mhr"]["brier_mhr"].value

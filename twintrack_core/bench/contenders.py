@@ -191,7 +191,7 @@ def resolve_kernels(names: Sequence[str] | None) -> tuple[str, ...]:
     for name in names or ():
         if name not in kernels.names():
             raise RequestError(f"There is no kernel {name!r}.", f"Allowed: {', '.join(kernels.names())}.")
-    return kernels.names() if names is None else tuple(dict.fromkeys(names))
+    return kernels.names_on_host() if names is None else tuple(dict.fromkeys(names))
 
 
 def _of_kernel(task: str, kernel: str) -> Contender:

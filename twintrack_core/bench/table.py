@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twintrack_core.bench.run import Row
 from twintrack_core.bench.timing import Spread
+
+if TYPE_CHECKING:
+    from twintrack_core.bench.run import Row
 
 COLUMNS = ("contender", "threads", "ms", "Mvoxel/s", "runs", "time / floor", "best peer / time")
 

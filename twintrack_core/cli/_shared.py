@@ -44,6 +44,13 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where voxels are worked on (default: cpu)"
+    )
+
+
 def add_roi(parser: argparse.ArgumentParser, default: str = "full") -> None:
     """Add --roi, the rule, and say what it is by default."""
     parser.add_argument(
@@ -169,7 +176,9 @@ def open_map(path: str, bound: Literal["lower", "upper"] | None) -> CalibrationM
         raise RequestError(f"{path}: {error.what}", error.allowed, error.action) from error
 
 
-def statistics_of(path: str, roi: str | None, cases: list[str], workers: int | None) -> CohortStatistics:
+def statistics_of(
+    path: str, roi: str | None, cases: list[str], workers: int | None, device: Literal["cpu", "cuda"] = "cpu"
+) -> CohortStatistics:
     """Load statistics, or accumulate them from a cohort.
 
     Raises
@@ -191,7 +200,7 @@ def statistics_of(path: str, roi: str | None, cases: list[str], workers: int | N
                 "Accumulate the cohort again with the other rule.",
             )
         return statistics.select(matching(statistics.names, case_patterns(cases), path))
-    return accumulate(open_cases(path, cases), roi=roi or "full", workers=workers, progress=True)
+    return accumulate(open_cases(path, cases), roi=roi or "full", device=device, workers=workers, progress=True)
 
 
 def names_in(values: Sequence[str] | None) -> list[str] | None:

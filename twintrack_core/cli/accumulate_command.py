@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_cases, add_roi, add_workers, open_cases
+from twintrack_core.cli._shared import add_cases, add_device, add_roi, add_workers, open_cases
 
 HELP = "reduce a cohort to its statistics, touching each voxel once"
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="STATS", help="statistics store to make")
     add_roi(parser)
     add_cases(parser)
+    add_device(parser)
     add_workers(parser)
 
 
@@ -25,6 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     require_new(arguments.output)
     cohort = open_cases(arguments.store, arguments.cases)
-    statistics = accumulate(cohort, roi=arguments.roi or "full", workers=arguments.workers, progress=True)
+    statistics = accumulate(
+        cohort, roi=arguments.roi or "full", device=arguments.device, workers=arguments.workers, progress=True
+    )
     statistics.save(arguments.output)
     print(f"{len(statistics)} cases, roi {statistics.roi}, in {arguments.output}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_bound, add_cases, add_workers, open_cases, open_map
+from twintrack_core.cli._shared import add_bound, add_cases, add_device, add_workers, open_cases, open_map
 
 HELP = "write a calibrated cohort"
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="finish an output that was cut off, or start it")
     add_bound(parser)
     add_cases(parser)
+    add_device(parser)
     add_workers(parser)
 
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         calibration_map,
         arguments.output,
         resume=arguments.resume,
+        device=arguments.device,
         workers=arguments.workers,
         progress=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_bound, add_cases, add_workers, case_patterns, open_map
+from twintrack_core.cli._shared import add_bound, add_cases, add_device, add_workers, case_patterns, open_map
 from twintrack_core.cli.export_command import add_image_options
 from twintrack_core.cli.import_command import add_floor, add_nnunet
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
     add_bound(parser)
     add_cases(parser)
+    add_device(parser)
     add_workers(parser)
 
 
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         suffix=arguments.format,
         threshold=arguments.threshold,
+        device=arguments.device,
         workers=arguments.workers,
         progress=True,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twintrack_core.cli._shared import (
     add_cases,
+    add_device,
     add_guards,
     add_json,
     add_roi,
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guards(parser)
     add_roi(parser)
     add_cases(parser)
+    add_device(parser)
     add_workers(parser)
     add_json(parser)
 
@@ -88,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     metrics_of(metrics, arguments.rank_by)
     recipes_of(calibrators, targets, **guards)
     check_draws(arguments.bootstrap, arguments.refit, seed=arguments.seed)
-    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
+    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers, arguments.device)
     comparison = compare(
         statistics,
         calibrators,

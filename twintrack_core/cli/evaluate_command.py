@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twintrack_core.cli._shared import (
     add_cases,
+    add_device,
     add_json,
     add_roi,
     add_workers,
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_roi(parser, "what the metrics are meant for, or full")
     add_cases(parser)
+    add_device(parser)
     add_workers(parser)
     add_json(parser)
 
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     outputs = check_outputs(arguments.output, (".csv", ".json"))
     source: Cohort | CohortStatistics
     if kind_of(arguments.input) == "statistics":
-        source = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers)
+        source = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers, arguments.device)
         raters, roi = bool(source.raters), source.roi
     else:
         source = open_cases(arguments.input, arguments.cases)
@@ -73,7 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
             "Allowed: a cohort with the masks of one rater or more.",
             "Import it with --rater DIR.",
         )
-    evaluation = evaluate(source, maps or None, names, roi=roi, workers=arguments.workers, progress=True)
+    evaluation = evaluate(
+        source, maps or None, names, roi=roi, device=arguments.device, workers=arguments.workers, progress=True
+    )
     for path in outputs:
         _write(evaluation, path)
     if arguments.json:

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from twintrack_core.cli._shared import add_cases, add_workers, check_outputs, kind_of, statistics_of
+from twintrack_core.cli._shared import add_cases, add_device, add_workers, check_outputs, kind_of, statistics_of
 
 if TYPE_CHECKING:
     from twintrack_core.histogram import CohortStatistics
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="B", help="draws of the cases (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of draws and folds (default: 0)")
     add_cases(parser)
+    add_device(parser)
     add_workers(parser)
 
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     def statistics(path: str, cases: list[str]) -> CohortStatistics:
         # Statistics keep their rule; only a store is counted by that of the map.
         roi = calibration.roi if kind_of(path) == "cohort" else None
-        return statistics_of(path, roi, cases, arguments.workers)
+        return statistics_of(path, roi, cases, arguments.workers, arguments.device)
 
     looked_at = statistics(arguments.input, arguments.cases)
     fitted = None if arguments.fitted is None else statistics(arguments.fitted, [])

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ _MOST_DIGITS = 16
 class Scratch:
     """Buffers a task reuses from chunk to chunk, because fresh pages cost more than the work done in them.
 
+    Parameters
+    ----------
+    empty
+        Makes (n,) uint8 arrays of any content: ``numpy.empty``, or its counterpart for other memory.
+
     Attributes
     ----------
     last
@@ -41,7 +46,8 @@ class Scratch:
         Indices of the shards read last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, empty: Callable[..., npt.NDArray[np.uint8]] = np.empty) -> None:
+        self._empty = empty
         self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
         self.last: dict[str, tuple[int, ...]] = {}
         self.shards = KnownShards()
@@ -51,7 +57,9 @@ class Scratch:
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         buffer = self._buffers.get(use)
         if buffer is None or buffer.nbytes < n_bytes:
-            buffer = self._buffers[use] = np.empty(n_bytes, dtype=np.uint8)
+            self._buffers.pop(use, None)
+            buffer = None  # the old one goes before the new one comes
+            buffer = self._buffers[use] = self._empty(n_bytes, dtype=np.uint8)
         view: npt.NDArray[Any] = buffer[:n_bytes].view(dtype).reshape(shape)
         return view
 
@@ -232,8 +240,13 @@ class ChunkedArray:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr-python sees it
             return None
 
-    def read(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> None:
+    def read(self, box: Box, out: npt.NDArray[Any], scratch: Scratch) -> bool:
         """Read a box of voxels into the C-contiguous array ``out`` of the box's shape.
+
+        Returns
+        -------
+        bool
+            Whether some of it was written, as far as that can be told; otherwise all of it has the fill value.
 
         Raises
         ------
@@ -242,11 +255,11 @@ class ChunkedArray:
         """
         if self.codec is None:
             out[...] = self._read_with_zarr(box)
-            return
+            return True
         if out.shape == self.chunks and not any(s.start % c for s, c in zip(box, self.chunks, strict=True)):
             # A whole chunk, the usual case: straight into place.
-            self._read_or_fill(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out, scratch)
-            return
+            return self._read_or_fill(tuple(s.start // c for s, c in zip(box, self.chunks, strict=True)), out, scratch)
+        written = False
         for index in self._touched(box):
             chunk_start = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
             common = tuple(
@@ -255,19 +268,23 @@ class ChunkedArray:
             )
             target = out[tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(common, box, strict=True))]
             if target.shape == self.chunks and target.flags.c_contiguous:
-                self._read_or_fill(index, target, scratch)
+                written |= self._read_or_fill(index, target, scratch)
                 continue
             chunk = self._decoded_chunk(index, scratch)
             if chunk is not None:
+                written = True
                 target[...] = chunk[
                     tuple(slice(s.start - o, s.stop - o) for s, o in zip(common, chunk_start, strict=True))
                 ]
             else:
                 target[...] = self.fill
+        return written
 
-    def _read_or_fill(self, index: tuple[int, ...], out: npt.NDArray[Any], scratch: Scratch) -> None:
-        if not self.read_chunk(index, out, scratch):
+    def _read_or_fill(self, index: tuple[int, ...], out: npt.NDArray[Any], scratch: Scratch) -> bool:
+        written = self.read_chunk(index, out, scratch)
+        if not written:
             out[...] = self.fill
+        return written
 
     def _decoded_chunk(self, index: tuple[int, ...], scratch: Scratch) -> npt.NDArray[Any] | None:
         """Return a chunk that a box needs only a part of, kept until the next one: boxes beside each other share it."""

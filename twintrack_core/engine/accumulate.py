@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from twintrack_core.codes import N_CODES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray
 from twintrack_core.cohort.roi import ALLOWED, BoxRegion, MaskRegion, Region, parse_roi, region_of
 from twintrack_core.cohort.store import Cohort, StoredCase
+from twintrack_core.engine.device import Device, bytes_to_count, check_device, plan_memory
+from twintrack_core.engine.device import count_tiles as count_tiles_on_device
 from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
     Tile,
@@ -83,10 +85,15 @@ class CasePlan:
         return LOOK_BYTES + sum(len(work.tiles) for work in self.tasks) * tile_bytes(self.case)
 
 
+Count: TypeAlias = Callable[[CountTask], Cells]
+"""What counts the tiles of a task, on one device or another."""
+
+
 def accumulate(
     cohort: Cohort,
     *,
     roi: str = "full",
+    device: Device = "cpu",
     kernel: str = "auto",
     on_invalid: OnInvalid = "error",
     workers: int | None = None,
@@ -100,6 +107,8 @@ def accumulate(
         An open cohort, or a selection of its cases.
     roi
         Rule for the region of interest: "full", "mask", "mask+Nmm" or "raters+N"; see `cohort.roi`.
+    device
+        "cpu", or "cuda": CuPy's current device, with at most the memory that `engine.device` states.
     kernel
         Name of the kernel.
     on_invalid
@@ -112,7 +121,7 @@ def accumulate(
     Returns
     -------
     CohortStatistics
-        One sparse table per case. The same bytes whatever the chunking, the kernel or the number of workers.
+        One sparse table per case. The same bytes whatever the chunking, device, kernel or number of workers.
 
     Raises
     ------
@@ -122,12 +131,15 @@ def accumulate(
         For scores that are not probabilities and marks of raters there are not, naming case, place and count.
     StoreError
         For damaged chunks.
+    WorkError
+        For "cuda" without a usable device, saying what is missing, or without enough free memory on it.
     """
     if not isinstance(cohort, Cohort):
         raise RequestError(
             f"A {type(cohort).__name__} cannot be accumulated.", "Allowed: a Cohort.", "Open a store with open_cohort."
         )
     rule = parse_roi(roi)
+    on_cuda = check_device(device, kernel)
     kernels.get(kernel)
     check_policy(on_invalid)
     run = Run(workers, progress)
@@ -140,21 +152,25 @@ def accumulate(
         raise RequestError(
             f"No case of {cohort.path} has raters, which the rule {str(rule)!r} needs.", ALLOWED, "Choose another rule."
         )
-    work = [_cases_task(group) for group in groups(plans, [plan.n_bytes for plan in plans], run)]
+    count: Count = count_tiles
+    if on_cuda:
+        needed = [bytes_to_count(work) for plan in plans for work in plan.tasks]
+        count = partial(count_tiles_on_device, plan_memory(needed, run))
+    work = [_cases_task(group, count) for group in groups(plans, [plan.n_bytes for plan in plans], run)]
     statistics = chain.from_iterable(compute(work, run, "counting"))
     return CohortStatistics(dict(zip(cohort.names, statistics, strict=True)), roi=str(rule))
 
 
-def _cases_task(plans: tuple[CasePlan, ...]) -> Any:
+def _cases_task(plans: tuple[CasePlan, ...], count: Count) -> Any:
     """Make the task of some cases. Tables are merged as soon as they are there: only statistics are held."""
     if len(plans[0].tasks) == 1:
-        return task(partial(_count_cases, plans))
+        return task(partial(_count_cases, plans, count))
     (plan,) = plans  # what is a task's worth by itself has no neighbours
-    return task(partial(_merge_case, plan), *(task(partial(count_tiles, work)) for work in plan.tasks))
+    return task(partial(_merge_case, plan), *(task(partial(count, work)) for work in plan.tasks))
 
 
-def _count_cases(plans: tuple[CasePlan, ...]) -> list[CaseStatistics]:
-    return [_merge(plan, map(count_tiles, plan.tasks)) for plan in plans]
+def _count_cases(plans: tuple[CasePlan, ...], count: Count) -> list[CaseStatistics]:
+    return [_merge(plan, map(count, plan.tasks)) for plan in plans]
 
 
 def _merge_case(plan: CasePlan, *parts: Cells) -> list[CaseStatistics]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from twintrack_core.codes import SCORE_DTYPES, OnInvalid
 from twintrack_core.cohort.chunks import ChunkedArray, open_array
 from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, is_complete, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
+from twintrack_core.engine.device import Device, bytes_to_relabel, check_device, plan_memory
+from twintrack_core.engine.device import relabel_tiles as relabel_tiles_on_device
 from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
 from twintrack_core.engine.tiles import (
     Tile,
@@ -54,6 +56,10 @@ class RelabelTask:
     on_invalid: OnInvalid
 
 
+Relabel: TypeAlias = Callable[..., None]
+"""What writes the tiles of a task, on one device or another: called with a task, and with what it had to wait for."""
+
+
 def apply(
     cohort: Cohort,
     calibration_map: CalibrationMap,
@@ -61,6 +67,7 @@ def apply(
     *,
     resume: bool = False,
     dtype: npt.DTypeLike = np.float16,
+    device: Device = "cpu",
     kernel: str = "auto",
     on_invalid: OnInvalid = "error",
     workers: int | None = None,
@@ -82,6 +89,10 @@ def apply(
         Finish a store that the same map and input began; start it where nothing was begun.
     dtype
         float16, float32 or uint8 (round(255 p)).
+    device
+        "cpu", or "cuda": CuPy's current device, with at most the memory that `engine.device` states. The same bytes.
+    kernel
+        Name of the kernel.
     on_invalid
         "error" or "clip"; a calibrated store cannot hold excluded voxels.
 
@@ -94,13 +105,15 @@ def apply(
     StoreError
         For damaged chunks.
     WorkError
-        If the output cannot be written, for example on a full disk.
+        If the output cannot be written, for example on a full disk; for "cuda" without a usable device, saying what
+        is missing, or without enough free memory on it.
     """
     output_dtype = np.dtype(dtype)
     if output_dtype not in SCORE_DTYPES:
         raise RequestError(f"A calibrated store cannot be {output_dtype}.", "Allowed: float16, float32, uint8.")
     if check_policy(on_invalid) == "exclude":
         raise RequestError("A calibrated store cannot leave voxels out.", 'Allowed: on_invalid="error" or "clip".')
+    on_cuda = check_device(device, kernel)
     kernels.get(kernel)
     run = Run(workers, progress)
     if not (resume and Path(path).exists()):
@@ -130,10 +143,18 @@ def apply(
     if bound in BOUNDS:
         source["bound"] = bound
     lut = lut_with_invalid(calibration_map.table_as(output_dtype), on_invalid)
+    relabel: Relabel = relabel_tiles
+    if on_cuda:
+        needed = [
+            bytes_to_relabel(plan.case.probability, tile_shape(plan.case), output_dtype)
+            for plan in plans
+            for _ in plan.batches
+        ]
+        relabel = partial(relabel_tiles_on_device, plan_memory(needed, run))
     try:
         writer = CohortWriter(path, cohort.names, source=source, resume=resume)
         if not writer.finished:
-            settings = _Settings(writer, lut, source, kernel, on_invalid)
+            settings = _Settings(writer, lut, source, relabel, kernel, on_invalid)
             work = groups(plans, [plan.n_bytes for plan in plans], run)
             compute([_cases_task(group, settings) for group in work], run, "applying")
             writer.finish()
@@ -153,6 +174,7 @@ class _Settings:
     writer: CohortWriter
     lut: npt.NDArray[Any]
     source: Mapping[str, Any]
+    relabel: Relabel
     kernel: str
     on_invalid: OnInvalid
 
@@ -185,7 +207,7 @@ def _cases_task(plans: tuple[_CasePlan, ...], settings: _Settings) -> Any:
         return task(partial(_write_cases, plans, settings))
     (plan,) = plans  # what is a task's worth by itself has no neighbours
     ready = task(partial(_prepare_case, plan, settings))
-    written = [task(partial(_relabel_tiles, work), ready) for work in _relabel_tasks(plan, settings)]
+    written = [task(partial(settings.relabel, work), ready) for work in _relabel_tasks(plan, settings)]
     return task(partial(_end_case, settings.writer, plan.case.name), ready, *written)
 
 
@@ -193,7 +215,7 @@ def _write_cases(plans: tuple[_CasePlan, ...], settings: _Settings) -> None:
     for plan in plans:
         _prepare_case(plan, settings)
         for work in _relabel_tasks(plan, settings):
-            _relabel_tiles(work)
+            settings.relabel(work)
         settings.writer.end_case(plan.case.name)
 
 
@@ -247,7 +269,7 @@ def _copy_folder(source: Path, target: Path) -> None:
             shutil.copyfile(entry.path, target / entry.name)
 
 
-def _relabel_tiles(work: RelabelTask, _ready: None = None) -> None:
+def relabel_tiles(work: RelabelTask, _ready: None = None) -> None:
     """Write the tiles of a task."""
     kernel = kernels.get(work.kernel)
     output = open_array(Path(work.output))

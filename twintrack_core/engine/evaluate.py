@@ -9,6 +9,7 @@ from twintrack_core.codes import OnInvalid
 from twintrack_core.cohort.roi import parse_roi
 from twintrack_core.cohort.store import Cohort
 from twintrack_core.engine.accumulate import accumulate
+from twintrack_core.engine.device import Device
 from twintrack_core.engine.volumes import measure, require_measurable
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CohortStatistics
@@ -23,6 +24,7 @@ def evaluate(
     metrics: Iterable[str] | None = None,
     *,
     roi: str | None = None,
+    device: Device = "cpu",
     kernel: str = "auto",
     on_invalid: OnInvalid = "error",
     workers: int | None = None,
@@ -45,6 +47,9 @@ def evaluate(
     roi
         Rule of the region of interest. For a cohort, by default the one that the metrics are meant for, or "full"; for
         statistics the one that they were made with, and no other.
+    device
+        "cpu" or "cuda", for the pass that accumulates a cohort; see `accumulate`. Metrics of volumes are taken on the
+        CPU in any case.
     kernel
         Name of the kernel.
     on_invalid
@@ -66,6 +71,8 @@ def evaluate(
         case lacks.
     InvalidScoresError, InvalidVotesError, StoreError
         For what a cohort holds, naming the case; see `accumulate`.
+    WorkError
+        For "cuda" without a usable device; see `accumulate`.
     PluginError
         For a metric that fails, or that another distribution offers and that cannot be used.
     """
@@ -89,7 +96,9 @@ def evaluate(
     if of_volumes:
         require_measurable(on_invalid)
     rule = metrics_.preferred_roi(resolved) if roi is None else roi
-    statistics = accumulate(source, roi=rule, kernel=kernel, on_invalid=on_invalid, workers=workers, progress=progress)
+    statistics = accumulate(
+        source, roi=rule, device=device, kernel=kernel, on_invalid=on_invalid, workers=workers, progress=progress
+    )
     measured = (
         measure(
             source,

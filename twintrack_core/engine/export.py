@@ -17,6 +17,7 @@ from twintrack_core.cohort.case import Geometry
 from twintrack_core.cohort.images import write_volume
 from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort
+from twintrack_core.engine.device import Device, kernel_on
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.errors import InvalidScoresError, RequestError, WorkError
 from twintrack_core.maps import CalibrationMap
@@ -73,24 +74,27 @@ def calibrate(
     *,
     suffix: str = "nii.gz",
     threshold: float | None = None,
+    device: Device = "cpu",
     workers: int | None = None,
     progress: bool = False,
 ) -> tuple[str, ...]:
     """Read cases, calibrate them and write them as images: import, apply and export in one, with the same voxels.
 
-    Parameters and errors are those of `export` and of the reader.
+    Parameters and errors are those of `export` and of the reader; and ``device``, "cpu" or "cuda", as in `apply`.
 
     Returns
     -------
     tuple of str
         The cases.
     """
+    kernel = kernel_on(device, "auto")
     lut = calibration_map.table_as(np.float16)  # what a calibrated store would hold
 
     def image(name: str) -> tuple[npt.NDArray[Any], Geometry]:
         case = reader.read(name)
         members = case.probability.ndim == 4
-        return kernels.relabel(case.probability, lut, members=members, threads=1).astype(np.float32), case.geometry
+        values = kernels.relabel(case.probability, lut, members=members, kernel=kernel, threads=1)
+        return values.astype(np.float32), case.geometry
 
     names = reader.case_names()
     _write_images(image, names, folder, suffix, threshold, Run(workers, progress), "calibrating")

@@ -95,15 +95,20 @@ def batches(case: StoredCase, tiles: npt.NDArray[np.int64]) -> list[tuple[Tile, 
 
 def read_scores(probability: ChunkedArray, box: Box, scratch: Scratch) -> npt.NDArray[Any]:
     """Scores of a spatial box as (member, z, y, x); valid until the next call with the same scratch."""
+    return read_written_scores(probability, box, scratch)[0]
+
+
+def read_written_scores(probability: ChunkedArray, box: Box, scratch: Scratch) -> tuple[npt.NDArray[Any], bool]:
+    """`read_scores`, and whether any of them were written."""
     shape = tuple(s.stop - s.start for s in box)
     if len(probability.shape) == 3:
         scores = scratch.array("scores", shape, probability.dtype)
-        probability.read(box, scores, scratch)
-        return scores[np.newaxis]
+        written = probability.read(box, scores, scratch)
+        return scores[np.newaxis], written
     members = probability.shape[0]
     scores = scratch.array("scores", (members, *shape), probability.dtype)
-    probability.read((slice(0, members), *box), scores, scratch)
-    return scores
+    written = probability.read((slice(0, members), *box), scores, scratch)
+    return scores, written
 
 
 def background_score(probability: ChunkedArray) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from twintrack_core import kernels
 from twintrack_core.codes import MAX_RATERS, N_CODES, OnInvalid
 from twintrack_core.errors import InvalidVotesError, RequestError
 from twintrack_core.histogram.cells import Cells, bit_table, concatenate, freeze, merge
+from twintrack_core.kernels.device import are_on_device, as_array, stream_of
 from twintrack_core.names import some
 
 RegionName = Literal["whole", "roi"]
@@ -135,7 +136,8 @@ class JointHistogram:
         ----------
         probability
             (z, y, x) scores in [0, 1] of any number of spatial axes, or (member, z, y, x) with ``members=True``:
-            float16, float32, float64, or uint8 meaning k / 255.
+            float16, float32, float64, or uint8 meaning k / 255. A CuPy array, or a torch tensor on a CUDA device, is
+            counted there, in place and on the caller's stream; votes and roi must then be of the same library.
         votes
             (z, y, x) uint8, bit r set where ``raters[r]`` marked the voxel; None for no marks.
         raters
@@ -147,7 +149,7 @@ class JointHistogram:
         kernel
             Name of the kernel.
         threads
-            Threads to count with, all cores by default.
+            Threads to count with, all cores by default; nothing to arrays on a device.
         on_invalid
             What to do with invalid scores: "error", "clip" or "exclude"; see `codes.OnInvalid`.
 
@@ -159,10 +161,10 @@ class JointHistogram:
             For scores that are not probabilities, and marks of raters there are not.
         """
         names = check_raters(raters)
-        tally = kernels.tally_of(
+        columns = kernels.cells_of(
             probability, votes, roi, len(names), members=members, kernel=kernel, threads=threads, on_invalid=on_invalid
         )
-        return cls(names, *freeze(tally.drain()))
+        return cls(names, *freeze(columns))
 
     @classmethod
     def from_arrays(
@@ -195,26 +197,28 @@ class JointHistogram:
         InvalidScoresError, InvalidVotesError
             For scores that are not probabilities, and masks with values other than 0 and 1.
         """
-        masks = np.asarray(raters)
-        spatial = np.shape(probability)[1:] if members else np.shape(probability)
-        if masks.ndim and masks.shape[1:] != spatial:
-            raise RequestError(
-                f"raters has shape {masks.shape}, probability {np.shape(probability)}{' with members' * members}.",
-                f"Allowed: raters of shape (R, {', '.join(map(str, spatial))}).",
-                "For one rater pass raters[None]; for an ensemble pass members=True.",
+        are_on_device(probability=probability, raters=raters, roi=roi)  # all, or none
+        with stream_of(probability):
+            scores, masks = as_array(probability), as_array(raters)
+            spatial = scores.shape[1:] if members else scores.shape
+            if masks.ndim and masks.shape[1:] != spatial:
+                raise RequestError(
+                    f"raters has shape {masks.shape}, probability {scores.shape}{' with members' * members}.",
+                    f"Allowed: raters of shape (R, {', '.join(map(str, spatial))}).",
+                    "For one rater pass raters[None]; for an ensemble pass members=True.",
+                )
+            default = [f"rater{number}" for number in range(1, len(masks) + 1)] if masks.ndim else []
+            names = check_raters(default if rater_names is None else rater_names)
+            return cls.from_votes(
+                scores,
+                _pack(masks, names),
+                names,
+                roi=None if roi is None else as_array(roi),
+                members=members,
+                kernel=kernel,
+                threads=threads,
+                on_invalid=on_invalid,
             )
-        default = [f"rater{number}" for number in range(1, len(masks) + 1)] if masks.ndim else []
-        names = check_raters(default if rater_names is None else rater_names)
-        return cls.from_votes(
-            probability,
-            _pack(masks, names),
-            names,
-            roi=roi,
-            members=members,
-            kernel=kernel,
-            threads=threads,
-            on_invalid=on_invalid,
-        )
 
     @property
     def cells(self) -> Cells:
@@ -386,7 +390,7 @@ def _pack(masks: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.uint8
             "Allowed: (R, ...) masks, one a name.",
             "Without raters, use from_votes with votes=None.",
         )
-    votes = np.zeros(masks.shape[1:], dtype=np.uint8)
+    votes = np.zeros_like(masks, dtype=np.uint8, shape=masks.shape[1:])  # where the masks are
     for bit, (mask, name) in enumerate(zip(masks, names, strict=True)):
         marked = mask == 1
         other = ~(marked | (mask == 0))

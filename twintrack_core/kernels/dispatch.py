@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from twintrack_core.codes import MAX_MEMBERS, MAX_RATERS, N_CODES, OnInvalid, as_scores
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
+from twintrack_core.kernels.device import are_on_device, require_device
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.registry import get
-from twintrack_core.kernels.tally import Tally
+from twintrack_core.kernels.tally import Columns, Tally
 
 T = TypeVar("T")
 
@@ -95,6 +96,29 @@ def tally_of(
     for counted, _ in parts[1:]:
         total.absorb(counted)
     return total
+
+
+def cells_of(
+    probability: Any,
+    votes: Any,
+    roi: Any,
+    n_raters: int,
+    *,
+    kernel: str = "auto",
+    threads: int | None = None,
+    **options: Any,
+) -> Columns:
+    """Sorted region, code, pattern and count of what there is; as `tally_of`, and of arrays on a device, in place."""
+    if not are_on_device(probability=probability, votes=votes, roi=roi):
+        return tally_of(probability, votes, roi, n_raters, kernel=kernel, threads=threads, **options).drain()
+    if kernel not in ("auto", "cupy"):
+        raise RequestError(
+            f"The kernel {kernel!r} does not count what is on a device.", "Allowed: auto, or cupy, which it stands for."
+        )
+    require_device()
+    from twintrack_core.kernels import cupy
+
+    return cupy.cells_of(probability, votes, roi, n_raters, **options)
 
 
 def count(
@@ -231,18 +255,29 @@ def check_policy(on_invalid: str) -> str:
 
 def _flat_scores(probability: npt.ArrayLike, members: bool) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
     """Scores as (M, N) and the spatial shape."""
-    array = as_scores(probability)
+    stacked = stack(as_scores(probability), members=members)
+    return np.require(stacked, requirements="A").reshape(len(stacked), -1), stacked.shape[1:]
+
+
+def stack(array: Any, *, members: bool) -> Any:
+    """Return an array with the ensemble's axis first."""
     stacked = array if members else array[np.newaxis]
     if stacked.ndim < 1 or not 1 <= len(stacked) <= MAX_MEMBERS:
         raise RequestError(
             f"probability has shape {array.shape}, which does not hold 1 to {MAX_MEMBERS} members.",
             "Allowed: (member, ...) with members=True.",
         )
-    return np.require(stacked, requirements="A").reshape(len(stacked), -1), stacked.shape[1:]
+    return stacked
 
 
 def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
     values = np.asarray(array)
+    check_like(values, name, shape, dtype)
+    return np.require(values, requirements=["C", "A"]).reshape(-1)
+
+
+def check_like(values: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse votes or a region of another shape than the probability's, or another dtype than theirs."""
     if values.shape != shape:
         raise RequestError(
             f"{name} has shape {values.shape}, probability {shape}.",
@@ -251,7 +286,6 @@ def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDAr
         )
     if values.dtype != dtype:
         raise RequestError(f"{name} has dtype {values.dtype}.", f"Allowed: {np.dtype(dtype)}.")
-    return np.require(values, requirements=["C", "A"]).reshape(-1)
 
 
 def _pieces(scores: npt.NDArray[Any], start: int, stop: int) -> Iterator[tuple[slice, npt.NDArray[Any]]]:

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.errors import RequestError
+from twintrack_core.kernels.device import is_installed, require_device
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.plugins import Registry
 
-_OURS = {name: f"twintrack_core.kernels.{name}" for name in ("reference", "numba", "cython")}
+_ON_DEVICE = "cupy"
+_OURS = {name: f"twintrack_core.kernels.{name}" for name in ("reference", "numba", "cython", _ON_DEVICE)}
 _AUTO = ("cython", "numba")  # the fastest first
 
 
@@ -45,6 +47,8 @@ def get(name: str = "auto") -> Kernel:
     ------
     RequestError
         If there is none of that name, or ours of that name was not built.
+    WorkError
+        For "cupy", if there is no usable device.
     PluginError
         If the one that another distribution offers cannot be used.
     """
@@ -59,7 +63,9 @@ def _fastest() -> Kernel:
 def _import(name: str) -> Kernel:
     if name == "auto":
         return _fastest()
-    if not _is_built(name):
+    if name == _ON_DEVICE:
+        require_device()
+    elif not _is_built(name):
         raise RequestError(
             f"The kernel {name!r} was not built when twintrack-core was installed.",
             f"Allowed: auto, {', '.join(names())}.",
@@ -69,6 +75,8 @@ def _import(name: str) -> Kernel:
 
 
 def _is_built(name: str) -> bool:
+    if name == _ON_DEVICE:
+        return is_installed()
     # Finding a module does not import it: no Numba for a list of names.
     return importlib.util.find_spec(_OURS[name]) is not None
 
@@ -89,3 +97,8 @@ KERNELS: Registry[Kernel] = Registry(
 )
 
 names = KERNELS.names
+
+
+def names_on_host() -> tuple[str, ...]:
+    """Names of the kernels that need no device; cupy, which does, is listed wherever CuPy is installed."""
+    return tuple(name for name in names() if name != _ON_DEVICE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,11 @@ from twintrack_core.codes import N_CODES
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.registry import Kernel
 
-_CAPACITY = (1 << 32) - 1
+CAPACITY = (1 << 32) - 1
+"""Voxels that a table of 32-bit counts certainly holds."""
+
+Columns: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+"""Region, code, pattern and count of cells."""
 
 
 class Tally:
@@ -25,7 +29,7 @@ class Tally:
 
     def __init__(self, n_raters: int) -> None:
         self._table = np.zeros((2, 1 << n_raters, N_CODES), dtype=np.uint32)
-        self._room = _CAPACITY
+        self._room = CAPACITY
         self._moved: npt.NDArray[np.int64] | None = None
 
     def add(
@@ -51,7 +55,7 @@ class Tally:
         if other._moved is not None:
             self._move()[...] += other._move()
             return
-        counted = _CAPACITY - other._room
+        counted = CAPACITY - other._room
         if counted > self._room:
             self._move()
         self._room -= counted
@@ -63,7 +67,7 @@ class Tally:
             self._moved = np.zeros(self._table.shape, dtype=np.int64)
         self._moved += self._table
         self._table[:] = 0
-        self._room = _CAPACITY
+        self._room = CAPACITY
         return self._moved
 
     def counts(self) -> npt.NDArray[np.int64]:
@@ -77,22 +81,25 @@ class Tally:
             self._room -= outside + inside
         table[:, 0, code] += np.array([outside, inside], dtype=table.dtype)
 
-    def drain(
-        self,
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def drain(self) -> Columns:
         """Empty the table: region, code, pattern and count of its non-zero cells, sorted by the first three."""
         table = (self._table if self._moved is None else self._move()).reshape(-1)
         places = np.flatnonzero(table != 0)  # several times as quick as on the counts themselves
-        row, code = np.divmod(places, N_CODES)
-        short = code.astype(np.uint16)  # sorted by radix
-        n_outside = int(np.searchsorted(row, self._table.shape[1]))
-        order = np.concatenate(
-            [np.argsort(short[:n_outside], kind="stable"), n_outside + np.argsort(short[n_outside:], kind="stable")]
-        )
-        row = row[order]
-        region, pattern = row >= self._table.shape[1], row & (self._table.shape[1] - 1)
-        count = table[places[order]].astype(np.int64)
+        columns = columns_of(places, table[places], self._table.shape[1])
         self._table.reshape(-1)[places] = 0
         self._moved = None
-        self._room = _CAPACITY
-        return region.view(np.uint8), short[order], pattern.astype(np.uint8), count
+        self._room = CAPACITY
+        return columns
+
+
+def columns_of(places: npt.NDArray[np.int64], counts: npt.NDArray[Any], patterns: int) -> Columns:
+    """Sort cells of a flattened (2, patterns, N_CODES) table, given by ascending place, by region, code and pattern."""
+    row, code = np.divmod(places, N_CODES)
+    short = code.astype(np.uint16)  # sorted by radix
+    n_outside = int(np.searchsorted(row, patterns))
+    order = np.concatenate(
+        [np.argsort(short[:n_outside], kind="stable"), n_outside + np.argsort(short[n_outside:], kind="stable")]
+    )
+    row = row[order]
+    region, pattern = row >= patterns, row & (patterns - 1)
+    return region.view(np.uint8), short[order], pattern.astype(np.uint8), counts[order].astype(np.int64)

@@ -5,10 +5,16 @@ checks in any program: `KernelConformance` and `check_kernel`, `CalibratorConfor
 `MetricConformance` and `check_metric`, `ReaderConformance` and `check_reader`. docs/plugins.md shows them at work.
 """
 
-from twintrack_core.testing.calibrators import CalibratorConformance, check_calibrator
-from twintrack_core.testing.kernels import KernelConformance, check_kernel
-from twintrack_core.testing.metrics import MetricConformance, check_metric
-from twintrack_core.testing.readers import ReaderConformance, check_reader
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twintrack_core.testing.calibrators import CalibratorConformance, check_calibrator
+    from twintrack_core.testing.kernels import KernelConformance, check_kernel
+    from twintrack_core.testing.metrics import MetricConformance, check_metric
+    from twintrack_core.testing.readers import ReaderConformance, check_reader
 
 __all__ = [
     "CalibratorConformance",
@@ -20,3 +26,11 @@ __all__ = [
     "check_metric",
     "check_reader",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A kit loads when it is first used: that of kernels needs NumPy only, wherever kernels are to be checked.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    kit = name.removesuffix("Conformance").removeprefix("check_").lower()
+    return getattr(importlib.import_module(f"{__name__}.{kit}s"), name)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import settings
 
 from twintrack_core.histogram import CaseStatistics, JointHistogram
-from twintrack_core.metrics import CaseVolumes, Noted, Result, ScoredCells, Undefined
 
-settings.register_profile("curvas", deadline=None, derandomize=True)
-settings.load_profile("curvas")
+# pytest -m gpu reads this file too, with neither hypothesis nor the SciPy that metrics need.
+if TYPE_CHECKING:
+    from twintrack_core.metrics import CaseVolumes, Result, ScoredCells
+try:
+    from hypothesis import settings
+except ImportError:
+    pass
+else:
+    settings.register_profile("curvas", deadline=None, derandomize=True)
+    settings.load_profile("curvas")
 
 Count: TypeAlias = Callable[..., CaseStatistics]
-ValueOf: TypeAlias = Callable[[Result], float]
+ValueOf: TypeAlias = "Callable[[Result], float]"
 
 
 def count_case(
@@ -46,6 +52,8 @@ def make_case(
 
     The whole volume is written, as in a raw softmax: what is cropped is up to the metric.
     """
+    from twintrack_core.metrics import CaseVolumes
+
     axes = [np.arange(size, dtype=np.float32) - size // 2 for size in shape]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
     distance = np.sqrt(z**2 + y**2 + x**2)
@@ -82,6 +90,7 @@ def case_maker() -> Callable[..., CaseVolumes]:
 @pytest.fixture(scope="session")
 def cells_of() -> Callable[..., ScoredCells]:
     """Cells of one case in a region, counted from arrays under the rule raters+20."""
+    from twintrack_core.metrics import ScoredCells
 
     def make(
         probability: npt.NDArray[Any], raters: npt.NDArray[Any], region: Any = "whole", **options: Any
@@ -94,6 +103,7 @@ def cells_of() -> Callable[..., ScoredCells]:
 @pytest.fixture(scope="session")
 def value_of() -> ValueOf:
     """The value of a result that must have one."""
+    from twintrack_core.metrics import Noted, Undefined
 
     def value(result: Result) -> float:
         assert not isinstance(result, Undefined), result.why
