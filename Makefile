@@ -31,7 +31,7 @@ bench: $(VENV)/.bench
 bench-peers:
 	$(MAKE) VENV=.venv-peers .venv-peers/.peers
 	.venv-peers/bin/pytest benchmarks -k "metrics or job"
-	.venv-peers/bin/pytest tests/calibrators/test_binning.py tests/metrics/test_calibration.py \
+	.venv-peers/bin/pytest tests/calibrators/test_binning.py tests/kernels/test_device.py tests/metrics/test_calibration.py \
 		tests/metrics/test_surface.py plugins/curvas/tests/test_ece.py plugins/venn-abers/tests/test_calibrator.py
 	.venv-peers/bin/python -m benchmarks.tables --only fits-and-metrics --only job $(WRITE)
 

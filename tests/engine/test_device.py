@@ -400,7 +400,12 @@ def test_the_cpu_never_takes_the_place_of_a_device(
     monkeypatch.setattr("twintrack_core.kernels.device.is_installed", lambda: False)
     MAP.save(tmp_path / "map.json")
     store, out = str(mixed.path), str(tmp_path / "out")
+    statistics = str(tmp_path / "statistics.zarr")
+    tt.accumulate(mixed).save(statistics)
     for words in (
+        ["fit", statistics, "-o", out],
+        ["evaluate", statistics],
+        ["compare", statistics],
         ["accumulate", store, "-o", out],
         ["fit", store, "-o", out],
         ["apply", store, str(tmp_path / "map.json"), "-o", out],
@@ -416,6 +421,10 @@ def test_the_cpu_never_takes_the_place_of_a_device(
     reader: Any = None
     with pytest.raises(WorkError, match="without CuPy"):
         tt.calibrate(reader, MAP, out, device="cuda")
+    with pytest.raises(WorkError, match="without CuPy"):
+        tt.evaluate(tt.CohortStatistics.load(statistics), device="cuda")
+    with pytest.raises(RequestError, match="no device 'gpu'"):
+        tt.evaluate(tt.CohortStatistics.load(statistics), device="gpu")  # type: ignore[arg-type]
 
 
 def test_commands(mixed: tt.Cohort, tmp_path: Path, machine: fake_cupy.Machine) -> None:

@@ -185,12 +185,16 @@ def statistics_of(
     ------
     RequestError
         If statistics were made with another ROI rule than the one asked for.
+    WorkError
+        For "cuda" without a usable device.
     """
     from twintrack_core.cohort.roi import parse_roi
     from twintrack_core.engine.accumulate import accumulate
+    from twintrack_core.engine.device import check_device
     from twintrack_core.histogram import CohortStatistics
     from twintrack_core.names import matching
 
+    check_device(device, "auto")  # statistics need none, but a device that is not there is never passed over
     if kind_of(path) == "statistics":
         statistics = CohortStatistics.load(path)
         if roi is not None and str(parse_roi(roi)) != statistics.roi:

@@ -9,7 +9,7 @@ from twintrack_core.codes import OnInvalid
 from twintrack_core.cohort.roi import parse_roi
 from twintrack_core.cohort.store import Cohort
 from twintrack_core.engine.accumulate import accumulate
-from twintrack_core.engine.device import Device
+from twintrack_core.engine.device import Device, check_device
 from twintrack_core.engine.volumes import measure, require_measurable
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CohortStatistics
@@ -76,6 +76,7 @@ def evaluate(
     PluginError
         For a metric that fails, or that another distribution offers and that cannot be used.
     """
+    check_device(device, kernel)  # statistics need none, but a device that is not there is never passed over
     wanted = None if metrics is None else tuple(metrics)
     resolved = metrics_.resolve(wanted)  # an unknown metric is an error before voxels are read
     if isinstance(source, CohortStatistics):

@@ -27,10 +27,18 @@ __all__ = [
     "check_reader",
 ]
 
+_KITS = ("calibrators", "kernels", "metrics", "readers")
+
 
 def __getattr__(name: str) -> Any:
     # A kit loads when it is first used: that of kernels needs NumPy only, wherever kernels are to be checked.
+    if name in _KITS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     kit = name.removesuffix("Conformance").removeprefix("check_").lower()
     return getattr(importlib.import_module(f"{__name__}.{kit}s"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_KITS})
