@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit, ndtr, stdtrit
 
 from benchmarks.sections import replaced, table
-from twintrack_core.calibrators.fitting import fit_knots
+from twintrack_core.calibrators.fitting import fit_map
 from twintrack_core.calibrators.recipe import Recipe
 from twintrack_core.codes import CODE_VALUES, encode
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
@@ -73,8 +73,8 @@ class Tables:
         for row, voxels, marks in zip(found, weight, total, strict=True):
             there = voxels > 0
             mean = np.minimum(marks[there] / voxels[there], 1.0)
-            knots = fit_knots(name, BinnedTarget(self.score[there], voxels[there], mean))
-            row[:] = np.interp(at, knots.score, knots.value)
+            fitted = fit_map(Recipe(name), BinnedTarget(self.score[there], voxels[there], mean))
+            row[:] = np.interp(at, fitted.score, fitted.value)
         return found
 
 

@@ -82,3 +82,12 @@ def test_what_leaves_nobody_out() -> None:
     single = CohortStatistics({name: CaseStatistics(case(i).keep_raters(["ann"])) for i, name in enumerate("abc")})
     with pytest.raises(RequestError, match="two raters"):
         leave_one_rater_out(single, Recipe(), split_cases(single, 3), Bootstrap())
+
+
+def test_intervals_of_few_cases_stay_within_what_there_can_be() -> None:
+    statistics = cohort(2, spread=1.5)
+    for each in leave_one_rater_out(statistics, Recipe(), split_cases(statistics, 2), Bootstrap(50)):
+        for found in (each.agreement, each.raw, each.calibrated):
+            assert found.low is not None
+            assert found.high is not None
+            assert 0 <= found.low <= found.high <= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twintrack_core.calibrators import registry
 from twintrack_core.calibrators.knots import Knots
 from twintrack_core.calibrators.recipe import Recipe, Weighting
@@ -82,15 +84,9 @@ def fit(
             "Allowed: one voxel or more to fit to.",
             "Choose another region of interest, such as full.",
         )
-    knots = fit_knots(calibrator, recipe.target_of(cases))
-    return CalibrationMap(
-        score=knots.score,
-        value=knots.value,
-        lower=knots.lower,
-        upper=knots.upper,
-        calibrator=calibrator,
-        parameters={**knots.parameters, **recipe.guards},
-        target=target,
+    return fit_map(
+        recipe,
+        recipe.target_of(cases),
         roi=roi,
         raters=statistics.raters,
         cases=names,
@@ -100,8 +96,17 @@ def fit(
     )
 
 
-def fit_knots(name: str, target: BinnedTarget) -> Knots:
-    """Fit a calibrator, by name, to a binned target, and check what it returns.
+def fit_map(recipe: Recipe, binned: BinnedTarget, **provenance: Any) -> CalibrationMap:
+    """Fit a recipe's calibrator, and check what it returns.
+
+    Parameters
+    ----------
+    recipe
+        Whose calibrator, target and guards the map names.
+    binned
+        What the calibrator is shown: `Recipe.target_of` the cases.
+    provenance
+        Further attributes of the map.
 
     Raises
     ------
@@ -110,9 +115,10 @@ def fit_knots(name: str, target: BinnedTarget) -> Knots:
     PluginError
         If the calibrator of another distribution cannot be used, or fails.
     """
+    name = recipe.calibrator
     calibrator = registry.get(name)
     try:
-        knots = calibrator(target)
+        knots = calibrator(binned)
     except TwinTrackError:
         raise
     except (Exception, SystemExit) as error:
@@ -120,12 +126,20 @@ def fit_knots(name: str, target: BinnedTarget) -> Knots:
     if not isinstance(knots, Knots):
         raise _at_fault(name, f"returned what is of type {type(knots).__name__}, not Knots")
     try:
-        CalibrationMap(knots.score, knots.value, parameters=knots.parameters, lower=knots.lower, upper=knots.upper)
+        return CalibrationMap(
+            knots.score,
+            knots.value,
+            lower=knots.lower,
+            upper=knots.upper,
+            calibrator=name,
+            parameters={**knots.parameters, **recipe.guards},
+            target=recipe.target,
+            **provenance,
+        )
     except MapError as error:
         raise _at_fault(name, f"returned knots that make no map: {error.what.rstrip('.')}", error.allowed) from error
     except (TypeError, ValueError) as error:
         raise _at_fault(name, f"returned knots that make no map: {say(error)}") from error
-    return knots
 
 
 def _at_fault(name: str, what: str, allowed: str | None = None) -> PluginError:

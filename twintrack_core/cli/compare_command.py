@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(comparison.to_dict())
     else:
         print(ranking_table(comparison, shown))
-    unrated = sum(not case.histogram.raters for _, case in statistics.items())
+    unrated = len(statistics) - len(statistics.rated())
     if unrated:
         print(
             f"twintrack: note: {unrated} of {len(statistics)} cases have no raters and are left out.", file=sys.stderr
@@ -162,7 +162,7 @@ def _write(comparison: Comparison, statistics: CohortStatistics, path: Path, arg
     recipe = comparison.best or next((each.recipe for each in comparison.candidates if each.recipe), None)
     if recipe is None or not comparison.values:
         raise RequestError("No calibrator could be fitted, so there is no map to report on.", None)
-    rated = statistics.select(name for name, case in statistics.items() if case.histogram.raters)
+    rated = statistics.rated()
     calibration = fit(rated, recipe.calibrator, target=recipe.target, **guards_of(arguments))
     page = html_report(
         calibration,

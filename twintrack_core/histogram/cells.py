@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.errors import RequestError
+from twintrack_core.kernels.tally import Columns
 
 N_PATTERNS = 256  # patterns of the most raters a case can have
 _TOO_MANY = 2.0**63
 _PATTERN_BITS, _CODE_BITS = 8, 14
 
 
-Cells: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+Cells: TypeAlias = Columns
 """Cells of a joint histogram: columns region, code, pattern and count of one length.
 
 In canonical form they are sorted by (region, code, pattern), no two share a place, no count is 0, and the columns are

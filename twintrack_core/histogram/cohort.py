@@ -160,6 +160,10 @@ class CohortStatistics:
         """
         return CohortStatistics({name: self[name] for name in names}, self.roi)
 
+    def rated(self) -> CohortStatistics:
+        """Return the statistics of the cases that have raters."""
+        return self.select(name for name, case in self._cases.items() if case.histogram.raters)
+
     def without(self, *names: str) -> CohortStatistics:
         """Return the statistics without some of the cases, which must be there."""
         left_out = self.select(names)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.calibrators.recipe import Recipe
+from twintrack_core.calibrators.recipe import GUARDS, Recipe
 from twintrack_core.errors import FitError, PluginError, RequestError
 from twintrack_core.histogram import CohortStatistics, RegionName
 from twintrack_core.maps import CalibrationMap
@@ -90,6 +90,11 @@ class Subject:
         )
 
     @property
+    def drawn(self) -> str:
+        """What the draws for metrics are of: cases, or whole groups of them."""
+        return "cases" if self.groups is None else "groups of cases"
+
+    @property
     def regions(self) -> tuple[RegionName, ...]:
         """What there is to look at: the region, and the whole volume where that is something else."""
         return ("roi",) if self.statistics.roi == "full" else ("roi", "whole")
@@ -147,7 +152,7 @@ def look_at(
         )
     if fitted is None and statistics.digest() == calibration.statistics:
         fitted = statistics
-    rated = [name for name, case in statistics.items() if case.histogram.raters]
+    rated = statistics.rated().names
     # A map of one histogram names no case, but has its digest.
     seen = tuple(
         name
@@ -165,7 +170,7 @@ def look_at(
         folds, why = _folds(fitted, recipe, no_recipe, splits)
         maps.update({name: each for name, each in folds.items() if name in maps})
         reading = "in-sample" if why else "cross-fitted"
-    names, groups = tuple(rated), None
+    names, groups = rated, None
     if comparison is not None and comparison.splits == splits and set(comparison.cases) == set(rated):
         names = comparison.cases
         groups = places_of(statistics, comparison.group_by, names)
@@ -185,7 +190,7 @@ def _recipe_of(calibration: CalibrationMap, fitted: CohortStatistics | None) -> 
     """Return how the map was fitted, or why that is not known."""
     if fitted is None:
         return None, "the statistics that the map was fitted to were not given (--fitted)"
-    known = {name: calibration.parameters[name] for name in Recipe().__dict__ if name in calibration.parameters}
+    known = {name: calibration.parameters[name] for name in GUARDS if name in calibration.parameters}
     try:
         recipe = Recipe(**{**known, "calibrator": calibration.calibrator, "target": calibration.target})
         fitter = Fitter(fitted)

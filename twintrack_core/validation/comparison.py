@@ -157,7 +157,7 @@ def compare(
     measures = metrics_of(metrics, rank_by)
     resampling, refitting = check_draws(bootstrap, refit, level, seed)
     recipes = recipes_of(calibrators, targets, weighting, min_cases, shrinkage)
-    rated = statistics.select(name for name, case in statistics.items() if case.histogram.raters)
+    rated = statistics.rated()
     splits = split_cases(rated, folds, group_by=group_by, seed=seed)
     groups = {} if group_by is None else groups_of(rated, group_by)
     fitter = Fitter(rated)
@@ -170,8 +170,10 @@ def compare(
         crossed = cross_fit(fitter, recipes, splits, bar.update)
         names = [metric.name for metric in measures]
         cases, values = held_out_values(rated, crossed, names, bar.update)
-        refits = Refits(fitter, crossed, rank_by, places_of(rated, group_by, rated.names))
-        drawn = None if refitting is None else refits.draw(refitting, bar.update)
+        drawn = None
+        if refitting is not None:
+            refits = Refits(fitter, crossed, rank_by, places_of(rated, group_by, rated.names))
+            drawn = refits.draw(refitting, bar.update)
     rank = names.index(rank_by)
     ranked = sorted(values, key=lambda recipe: _mean(values[recipe][:, rank]))  # stable, and the raw scores come first
     measuring = Measuring(measures, rank, resampling, cases, groups, places_of(rated, group_by, cases))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.calibrators.fitting import fit_knots
+from twintrack_core.calibrators.fitting import fit_map
 from twintrack_core.calibrators.recipe import Recipe
 from twintrack_core.errors import FitError
 from twintrack_core.histogram import CohortStatistics
@@ -48,7 +48,7 @@ class Fitter:
         return self._targets[target]
 
     def fit(self, recipe: Recipe, times: npt.NDArray[np.int64]) -> CalibrationMap:
-        """Return a map without provenance.
+        """Return a map that does not say what it was fitted to.
 
         Parameters
         ----------
@@ -69,8 +69,7 @@ class Fitter:
             self._binned.clear()
         if key not in self._binned:
             self._binned[key] = recipe.target_of(self.targets(recipe.target), times)
-        knots = fit_knots(recipe.calibrator, self._binned[key])
-        return CalibrationMap(knots.score, knots.value, calibrator=recipe.calibrator, target=recipe.target)
+        return fit_map(recipe, self._binned[key])
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def drift(fitted: CohortStatistics, new: CohortStatistics, *, least: float = 3.0
             "Allowed: the same rule.",
             "Accumulate the new cohort again with the rule of the map.",
         )
-    before, after = _counts(fitted), _counts(new)
+    before, after = score_histograms(fitted), score_histograms(new)
     if len(before) < 2 or not after:
         raise RequestError(
             f"There are {len(before)} cases with voxels to compare with, and {len(after)} new ones.",
@@ -111,8 +111,8 @@ def drift(fitted: CohortStatistics, new: CohortStatistics, *, least: float = 3.0
     )
 
 
-def _counts(statistics: CohortStatistics) -> dict[str, _Floats]:
-    """Return the voxels in every bin, for the cases that have voxels inside the region."""
+def score_histograms(statistics: CohortStatistics) -> dict[str, _Floats]:
+    """Return (50,) float64 voxels in every bin of the score, for the cases that have voxels inside the region."""
     found = {}
     for name, case in statistics.items():
         cells = case.histogram.select("roi")

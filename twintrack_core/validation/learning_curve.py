@@ -104,7 +104,7 @@ def learning_curve(
     PluginError
         As `calibrators.fit`.
     """
-    rated = statistics.select(name for name, case in statistics.items() if case.histogram.raters)
+    rated = statistics.rated()
     n_cases = len(rated)
     n_test = max(1, n_cases // _TEST_SHARE)
     most = n_cases - n_test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ from twintrack_core.metrics.evaluation import case_values
 from twintrack_core.validation.bootstrap import Bootstrap, Estimate
 from twintrack_core.validation.cross_fit import Fitter
 from twintrack_core.validation.splits import Split
+
+# Of what a rater's turn measures: bias, agreement, the two Brier scores and their difference.
+_RANGES = ((-1.0, math.inf), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0), (-1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _left_out(
         parts.append(np.column_stack([marks, brier.T, brier[1] - brier[0]]))
     if not parts:
         return None
-    return LeftOutRater(rater, *bootstrap.estimates(np.concatenate(parts)))
+    return LeftOutRater(rater, *bootstrap.estimates(np.concatenate(parts), ranges=_RANGES))
 
 
 def _has_target(histogram: JointHistogram, rater: str, target: str) -> bool:

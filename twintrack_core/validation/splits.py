@@ -65,7 +65,7 @@ def split_cases(
         For fewer than two cases or groups with raters, more folds than there are of them, cases without the attribute,
         and given folds that name unknown cases, name one twice, are empty, leave nothing to fit to or part a group.
     """
-    rated = [name for name, case in statistics.items() if case.histogram.raters]
+    rated = statistics.rated().names
     if isinstance(folds, Mapping):
         splits = _given(rated, folds)
         if group_by is not None:

@@ -52,11 +52,26 @@ class AxesAt(Protocol):
         """Make axes at left, bottom, width and height in inches."""
 
 
-def diagonal(axes: Axes) -> None:
-    """Draw where scores are what they say, on square axes from 0 to 1."""
+SQUARE_HEIGHT = 5.42
+"""Height in inches of a figure of `square_over_counts`."""
+
+
+def square_over_counts(axes_at: AxesAt) -> tuple[Axes, Axes]:
+    """Make square axes from 0 to 1, with where scores are what they say, and axes of voxels under them."""
+    axes, below = axes_at(0.68, 1.62, 3.62, 3.62), axes_at(0.68, 0.5, 3.62, 0.92)
     axes.plot((0, 1), (0, 1), color=QUIET, linewidth=0.9, linestyle=":", zorder=1)
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), xticks=ticks, yticks=ticks)
+    return axes, below
+
+
+def finish_square(axes: Axes, below: Axes, score: str, response: str) -> None:
+    """Name the axes that `square_over_counts` made, once all is drawn."""
+    axes.set(ylabel=response)
+    axes.tick_params(labelbottom=False)
+    axes.legend(loc="upper left")
+    below.set(xlabel=score, xlim=axes.get_xlim(), xticks=axes.get_xticks())
+    counts_below(below, "voxels")
 
 
 def counts_below(axes: Axes, label: str) -> None:

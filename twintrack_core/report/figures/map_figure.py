@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.report.figures.drawing import CALIBRATED, HAIR, QUIET, RAW, THIRD, AxesAt, counts_below, diagonal
+from twintrack_core.report.figures.drawing import (
+    CALIBRATED,
+    HAIR,
+    QUIET,
+    RAW,
+    SQUARE_HEIGHT,
+    THIRD,
+    AxesAt,
+    finish_square,
+    square_over_counts,
+)
 
 _Floats = npt.NDArray[np.float64]
 
@@ -41,12 +51,11 @@ class MapFigure:
     @property
     def height(self) -> float:
         """Height of the figure in inches."""
-        return 5.42
+        return SQUARE_HEIGHT
 
     def draw(self, axes_at: AxesAt) -> None:
         """Draw it."""
-        axes, below = axes_at(0.68, 1.62, 3.62, 3.62), axes_at(0.68, 0.5, 3.62, 0.92)
-        diagonal(axes)
+        axes, below = square_over_counts(axes_at)
         # Beyond its outermost knots a map is constant.
         score = np.concatenate([[0.0], self.score, [1.0]])
         if self.bounds is not None:
@@ -61,10 +70,6 @@ class MapFigure:
         value = np.concatenate([self.value[:1], self.value, self.value[-1:]])
         axes.plot(score, value, color=CALIBRATED["color"], label="map", zorder=4)
         axes.plot([], [], color=QUIET, linewidth=0.9, linestyle=":", label="no change")
-        axes.set(ylabel=self.target)
-        axes.tick_params(labelbottom=False)
-        axes.legend(loc="upper left")
         below.stairs(np.maximum(self.voxels, 0.5), self.edges, baseline=0.5, fill=True, color=HAIR)
         below.stairs(np.maximum(self.voxels, 0.5), self.edges, baseline=0.5, color=RAW["color"], linewidth=1.1)
-        below.set(xlabel="raw score", xlim=axes.get_xlim(), xticks=axes.get_xticks())
-        counts_below(below, "voxels")
+        finish_square(axes, below, "raw score", self.target)

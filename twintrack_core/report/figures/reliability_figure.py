@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from twintrack_core.metrics import Reliability
 from twintrack_core.metrics.reliability import N_BINS
-from twintrack_core.report.figures.drawing import CALIBRATED, PAPER, QUIET, RAW, AxesAt, counts_below, diagonal
+from twintrack_core.report.figures.drawing import (
+    CALIBRATED,
+    PAPER,
+    QUIET,
+    RAW,
+    SQUARE_HEIGHT,
+    AxesAt,
+    finish_square,
+    square_over_counts,
+)
 
 _Floats = npt.NDArray[np.float64]
 
@@ -33,12 +42,11 @@ class ReliabilityFigure:
     @property
     def height(self) -> float:
         """Height of the figure in inches."""
-        return 5.42
+        return SQUARE_HEIGHT
 
     def draw(self, axes_at: AxesAt) -> None:
         """Draw it."""
-        axes, below = axes_at(0.68, 1.62, 3.62, 3.62), axes_at(0.68, 0.5, 3.62, 0.92)
-        diagonal(axes)
+        axes, below = square_over_counts(axes_at)
         edges = np.arange(N_BINS + 1) / N_BINS
         for label, shown, style in (("raw", self.raw, RAW), ("calibrated", self.calibrated, CALIBRATED)):
             there = shown.bins.voxels > 0
@@ -50,8 +58,4 @@ class ReliabilityFigure:
                 linestyle=style["linestyle"], linewidth=1.3,
             )  # fmt: skip
         axes.plot([], [], color=QUIET, linewidth=0.9, linestyle=":", label="perfectly calibrated")
-        axes.set(ylabel="mean human response")
-        axes.tick_params(labelbottom=False)
-        axes.legend(loc="upper left")
-        below.set(xlabel="score", xlim=axes.get_xlim(), xticks=axes.get_xticks())
-        counts_below(below, "voxels")
+        finish_square(axes, below, "score", "mean human response")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from twintrack_core.codes import CODE_VALUES, N_CODES
-from twintrack_core.histogram import CohortStatistics
+from twintrack_core.codes import CODE_VALUES
 from twintrack_core.report.document import Block, Figure, Row, Section, Table, Text
 from twintrack_core.report.figures.map_figure import MapFigure
 from twintrack_core.report.numbers import counted, number
 from twintrack_core.report.sections.words import target_words
 from twintrack_core.report.subject import Subject
 from twintrack_core.validation import MapBand, map_band
+from twintrack_core.validation.drift import N_BINS, score_histograms
 
-_N_BINS = 50
-_PLACE = np.minimum((CODE_VALUES * _N_BINS).astype(np.intp), _N_BINS - 1)
 _SHOWN = 5  # every fifth of the band's 101 scores stands in the table
 _AXES = {
     "mhr": "calibrated score (MHR)",
@@ -23,14 +20,12 @@ _AXES = {
     "staple": "calibrated score (STAPLE)",
 }
 
-_Floats = npt.NDArray[np.float64]
-
 
 def map_section(subject: Subject) -> Section:
     """Show the map, what it makes of some scores, and how far it may lie off."""
     calibration = subject.calibration
     counted_in = subject.fitted if subject.fitted is not None else subject.statistics
-    voxels = _histogram(counted_in)
+    voxels = np.sum([np.zeros(N_BINS), *score_histograms(counted_in).values()], axis=0)
     band = None
     if subject.fitted is not None and subject.recipe is not None and len(subject.fitted) > 1:
         band = map_band(subject.fitted, subject.recipe, subject.bootstrap)
@@ -42,7 +37,7 @@ def map_section(subject: Subject) -> Section:
         calibration.value,
         None if band is None else (band.score, band.low, band.high),
         bounds,
-        np.arange(_N_BINS + 1) / _N_BINS,
+        np.arange(N_BINS + 1) / N_BINS,
         voxels,
         _AXES.get(calibration.target, "calibrated score"),
     )
@@ -98,7 +93,7 @@ def _band_words(subject: Subject, band: MapBand | None) -> str:
     return (
         f"The band says how far the map may lie off by the choice of its {len(subject.fitted)} cases: they are drawn "
         f"anew and the map refitted in every one of {subject.bootstrap.draws:,} draws (95\u00a0%, point by point, "
-        f"taken further out for few cases).{failed}"
+        f"none narrower than Student’s t).{failed}"
     )
 
 
@@ -120,13 +115,3 @@ def _table(subject: Subject, band: MapBand | None) -> Table:
         columns += [calibration.bound("lower").table[code], calibration.bound("upper").table[code]]
     rows: list[Row] = [tuple(number(float(value)) for value in row) for row in zip(*columns, strict=True)]
     return Table("The map at some scores", tuple(head), tuple(rows), folded=True)
-
-
-def _histogram(statistics: CohortStatistics) -> _Floats:
-    """Return the voxels inside the region by bin of the score."""
-    found = np.zeros(_N_BINS)
-    for name in statistics:
-        cells = statistics[name].histogram.select("roi")
-        by_code = np.bincount(cells.code, weights=cells.count, minlength=N_CODES)
-        found += np.bincount(_PLACE, weights=by_code, minlength=_N_BINS)
-    return found

@@ -29,7 +29,7 @@ def provenance_section(subject: Subject, comparison: Comparison | None, command:
         ("Statistics", subject.statistics.digest()),
         ("Statistics’ region", subject.statistics.roi),
         ("This page", f"twintrack-core {metadata.version('twintrack-core')}"),
-        ("Draws", f"{bootstrap.draws:,} of the cases, seed {bootstrap.seed}"),
+        ("Draws", f"{bootstrap.draws:,} of the {subject.drawn}, seed {bootstrap.seed}"),
     ]
     if subject.splits:
         seed = bootstrap.seed if comparison is None else comparison.bootstrap.seed

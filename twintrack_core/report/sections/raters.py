@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from twintrack_core.errors import FitError, RequestError
 from twintrack_core.report.document import Block, Cell, Row, Section, Table, Text
 from twintrack_core.report.numbers import counted, interval, numbers
 from twintrack_core.report.sections.words import where
 from twintrack_core.report.subject import Subject
 from twintrack_core.validation import LeftOutRater, leave_one_rater_out
+from twintrack_core.validation.scoring import check_metric
 
 _TOGETHER = {
     "pairwise_dice": "Dice of what two raters marked, mean over pairs",
@@ -30,8 +29,9 @@ def _agreement(subject: Subject) -> list[Block]:
     raters = subject.rated.raters
     together = list(_TOGETHER)
     own = [f"staple_{rate}:{rater}" for rater in raters for rate in ("sensitivity", "specificity")]
-    values, _ = subject.values([*together, *own], "roi")
-    found = subject.bootstrap.estimates(values)
+    wanted = [*together, *own]
+    values, _ = subject.values(wanted, "roi")
+    found = subject.bootstrap.estimates(values, subject.groups, [check_metric(name).range for name in wanted])
     place = where(subject, "roi")
     agreement: list[Row] = [
         (Cell(name, words), interval(each), str(each.defined))
@@ -122,4 +122,4 @@ def _verdict(each: LeftOutRater) -> str:
     low, high = each.difference.low, each.difference.high
     if low is None or high is None or low <= 0 <= high:
         return ""
-    return "better" if np.sign(high) < 0 else "worse"
+    return "better" if high < 0 else "worse"

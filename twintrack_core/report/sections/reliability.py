@@ -27,7 +27,7 @@ def reliability_section(subject: Subject) -> Section:
                 "Voxels of all cases together, in 15 bins of equal width by their score; a point stands at the mean "
                 "score of its bin. On the diagonal scores mean what they say: of the voxels scored 0.4, raters mark "
                 "0.4 on average. Below it the score promises more than the raters give, above it less. Lines up and "
-                "down are 95\u00a0% intervals over cases (percentiles, taken further out for few cases). The lower "
+                "down are 95\u00a0% intervals over cases (percentiles, none shorter than Student’s t). The lower "
                 "panel counts voxels by powers of ten."
             ),
             FigureRow(tuple(_figure(subject, region) for region in subject.regions)),
