@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,25 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     """Take the option of pytest-benchmark that pyproject.toml gives, where it is not there."""
     if not pluginmanager.hasplugin("benchmark"):
         parser.addoption("--benchmark-disable", action="store_true", help="nothing, without pytest-benchmark")
+
+
+def _none_ran(config: pytest.Config) -> bool:
+    """Whether tests were wanted on a GPU and every one of them was skipped."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    wanted = config.option.markexpr == "gpu" and not config.option.collectonly
+    return wanted and not any(reporter.stats.get(outcome) for outcome in ("passed", "failed", "error"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail with -m gpu where there is no device: who asks for these tests does not want to hear that all is well."""
+    if session.exitstatus == pytest.ExitCode.OK and _none_ran(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say so."""
+    if _none_ran(config):
+        terminalreporter.write_line("No test ran on a GPU: all were skipped, for the reasons given below.", red=True)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -101,6 +101,9 @@ class Registry(Generic[T]):
         Whether one of ours is there on this machine.
     default
         Name that stands for one of ours, whichever `load_ours` chooses: no plugin can have it, and it is not listed.
+    unlisted
+        Those of ours that are there when they are asked for by name, but that `names` leaves out: whether they can be
+        used shows only when it is tried. Each with what returns the reason why it cannot be used, None if it can.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Registry(Generic[T]):
         *,
         is_there: Callable[[str], bool] = lambda _: True,
         default: str | None = None,
+        unlisted: Mapping[str, Callable[[], str | None]] | None = None,
     ) -> None:
         self.kind = kind
         self.group = f"twintrack.{kind}s"
@@ -122,6 +126,7 @@ class Registry(Generic[T]):
         self._needed = needed
         self._is_there = is_there
         self._default = default
+        self._unlisted = unlisted or {}
         self._loaded: dict[str, T] = {}
         self._failed: dict[Offer, str] = {}
 
@@ -139,15 +144,17 @@ class Registry(Generic[T]):
                 left_out[offer.name, offer.problem].append(offer.source)
         for (name, problem), sources in left_out.items():
             self._warn(name, " and ".join(sources), problem)
-        return (*filter(self._is_there, self._ours), *offered)
+        listed = (name for name in self._ours if name not in self._unlisted)
+        return (*filter(self._is_there, listed), *offered)
 
     def offers(self) -> tuple[Offer, ...]:
         """Return who offers which name, ours first, with what is wrong; nothing of theirs is imported."""
         from importlib.metadata import version
 
         ours = version(_OURSELVES)
+        tried = {name: why_not() for name, why_not in self._unlisted.items() if self._is_there(name)}
         names = filter(self._is_there, self._ours)
-        return (*(Offer(self.kind, name, "", _OURSELVES, ours) for name in names), *self.others())
+        return (*(Offer(self.kind, name, "", _OURSELVES, ours, tried.get(name)) for name in names), *self.others())
 
     def others(self) -> tuple[Offer, ...]:
         """Return what other distributions offer, with what is wrong; nothing of it is imported."""

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 class TestKernels(KernelConformance):
     """All there are; the oracle would be compared with itself."""
 
-    @pytest.fixture(autouse=True, params=[name for name in kernels.names_on_host() if name != "reference"])
+    @pytest.fixture(autouse=True, params=[name for name in kernels.names() if name != "reference"])
     def _by_name(self, request: pytest.FixtureRequest) -> None:
         self.kernel = kernels.get(request.param)
 

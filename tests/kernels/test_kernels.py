@@ -225,7 +225,7 @@ assert not {"numba", "twintrack_core.kernels.numba", "twintrack_core.kernels.cyt
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("kernel", kernels.names_on_host())
+@pytest.mark.parametrize("kernel", kernels.names())
 def test_scores_at_odd_addresses(kernel: str) -> None:
     aligned = np.random.default_rng(0).random(3000).astype(np.float16)
     odd = np.zeros(aligned.nbytes + 1, dtype=np.uint8)[1:].view(np.float16)
@@ -254,7 +254,7 @@ def test_tallies_add_up_whatever_they_hold() -> None:
         assert not total.counts().any()
 
 
-@pytest.mark.parametrize("kernel", kernels.names_on_host())
+@pytest.mark.parametrize("kernel", kernels.names())
 @pytest.mark.parametrize(("dtype", "size"), [("float64", (1 << 21) + 77), ("uint8", (1 << 24) + 77)])
 def test_results_that_no_cache_holds(kernel: str, dtype: str, size: int) -> None:
     codes = np.random.default_rng(0).integers(0, N_CODES, size).astype(np.uint16)

@@ -21,7 +21,7 @@ from twintrack_core.bench.tasks import TASKS, require_task, values_of
 from twintrack_core.bench.timing import version_of
 from twintrack_core.calibrators import fit
 from twintrack_core.codes import N_CODES
-from twintrack_core.errors import RequestError, WorkError
+from twintrack_core.errors import WorkError
 from twintrack_core.histogram import JointHistogram
 from twintrack_core.maps import CalibrationMap
 
@@ -187,11 +187,10 @@ def combinations(*tasks: str, threads: Sequence[int] = (1, 2)) -> list[tuple[Con
 
 
 def resolve_kernels(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return names of kernels, all of them for None, each once."""
+    """Return names of kernels, those that are listed for None, each once; an error for one that cannot be used."""
     for name in names or ():
-        if name not in kernels.names():
-            raise RequestError(f"There is no kernel {name!r}.", f"Allowed: {', '.join(kernels.names())}.")
-    return kernels.names_on_host() if names is None else tuple(dict.fromkeys(names))
+        kernels.get(name)
+    return kernels.names() if names is None else tuple(dict.fromkeys(names))
 
 
 def _of_kernel(task: str, kernel: str) -> Contender:

@@ -13,6 +13,6 @@ Each backend is a module with the same two functions, and `reference` is the ora
 
 from twintrack_core.kernels.dispatch import cells_of, count, relabel, tally_of
 from twintrack_core.kernels.findings import Findings
-from twintrack_core.kernels.registry import Kernel, get, names, names_on_host
+from twintrack_core.kernels.registry import Kernel, get, names
 
-__all__ = ["Findings", "Kernel", "cells_of", "count", "get", "names", "names_on_host", "relabel", "tally_of"]
+__all__ = ["Findings", "Kernel", "cells_of", "count", "get", "names", "relabel", "tally_of"]

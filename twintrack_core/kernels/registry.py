@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.errors import RequestError
+from twintrack_core.errors import RequestError, WorkError
 from twintrack_core.kernels.device import is_installed, require_device
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.plugins import Registry
@@ -81,6 +81,15 @@ def _is_built(name: str) -> bool:
     return importlib.util.find_spec(_OURS[name]) is not None
 
 
+def _why_not() -> str | None:
+    """Say why the device cannot be used, if it cannot."""
+    try:
+        require_device()
+    except WorkError as error:
+        return error.what.rstrip(".")
+    return None
+
+
 def _check(_: str, kernel: Any) -> str | None:
     missing = [name for name in ("accumulate", "relabel") if not callable(getattr(kernel, name, None))]
     return f"it has no {' and no '.join(missing)}" if missing else None
@@ -94,11 +103,7 @@ KERNELS: Registry[Kernel] = Registry(
     "a module or an object with accumulate and relabel",
     is_there=lambda name: _is_built(name),
     default="auto",
+    unlisted={_ON_DEVICE: _why_not},
 )
 
 names = KERNELS.names
-
-
-def names_on_host() -> tuple[str, ...]:
-    """Names of the kernels that need no device; cupy, which does, is listed wherever CuPy is installed."""
-    return tuple(name for name in names() if name != _ON_DEVICE)
