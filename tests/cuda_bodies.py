@@ -27,7 +27,6 @@ _FLAGS = (
     "-U_FORTIFY_SOURCE",  # with it, glibc takes a jump to another fiber's stack for an attack
 )
 
-_NONE = np.uint64(2**64 - 1)
 _BLOCK = 64
 _MULTIPROCESSORS = 3
 
@@ -114,7 +113,7 @@ class Bodies:
         )
         library = self._library("accumulate", cuda.accumulate_source(variant))
         n = scores.shape[1]
-        found = np.array([0, _NONE, 0, _NONE], np.uint64)
+        found = np.zeros(4, np.uint64)
         launch = cuda.accumulate_launch(variant, n, _MULTIPROCESSORS)
         arguments = [_at(scores), ctypes.c_longlong(n), len(scores), _at(votes), _at(region), _at(planes), _at(found)]
         _launch(library.run_accumulate, launch, arguments)
@@ -124,11 +123,11 @@ class Bodies:
         n, members, to = scores.shape[1], self._members(scores), out.dtype.name
         clip = clip and scores.dtype != np.uint8
         source = cuda.relabel_source(scores.dtype.name, members, to, clip, self._shared)
-        found = np.array([0, _NONE], np.uint64)
+        found = np.zeros(2, np.uint64)
         launch = cuda.relabel_launch(scores.dtype.name, to, n, _MULTIPROCESSORS, self._shared)
         arguments = [_at(scores), ctypes.c_longlong(n), len(scores), _at(lut), _at(out), _at(found)]
         _launch(self._library("relabel", source).run_relabel, launch, arguments)
-        return _findings(np.append(found, np.array([0, _NONE], np.uint64)))
+        return _findings(np.append(found, found * 0))
 
     def flush(self, variant: cuda.Variant, table: Array, counts: Array) -> None:
         library = self._library("accumulate", cuda.accumulate_source(variant))
@@ -156,4 +155,5 @@ def _at(array: Array | None) -> ctypes.c_void_p:
 
 
 def _findings(found: Array) -> Findings:
-    return Findings(*(-1 if number == _NONE else int(number) for number in found))
+    first_score, first_vote = (int(~complement) if complement else -1 for complement in found[1::2])
+    return Findings(int(found[0]), first_score, int(found[2]), first_vote)

@@ -62,7 +62,7 @@ def compile_source(source: str, arch: str) -> Compiled:
     """Compile as CuPy's RawModule does; RuntimeError with the compiler's words if that fails."""
     nvrtc, program = _nvrtc(), ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None), "")
-    options = [f"-arch={arch}".encode(), b"-std=c++17"]
+    options = [f"-arch={arch}".encode(), b"-std=c++17", b"-ftz=true", b"--device-as-default-execution-space"]
     status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
     _check(status, log.decode())

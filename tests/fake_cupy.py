@@ -54,6 +54,8 @@ class Machine:
         self.driver, self.runtime, self.count, self.status = 13000, 12090, 1, 0
         self.capability, self.free, self.shared = (9, 0), 1 << 34, 227 << 10
         self.is_hip, self.has_nvrtc = False, True
+        self.version, self.architectures = "14.2.0", (50, 70, 75, 80, 90)
+        self.pinnable, self.is_taken, self.max_streams = 1 << 34, False, 1 << 10
         self.log: list[Event] = []
         self.pools: list[MemoryPool] = []
         self.pinned: dict[int, int] = {}
@@ -78,6 +80,10 @@ class OutOfMemoryError(MemoryError):
     pass
 
 
+class CompileException(Exception):  # noqa: N818 - as CuPy's
+    pass
+
+
 class _Local(threading.local):
     def __init__(self) -> None:
         self.streams: list[Stream] = []
@@ -92,6 +98,10 @@ class Stream:
     null: Stream
 
     def __init__(self, *, non_blocking: bool = False) -> None:
+        if non_blocking:
+            MACHINE.max_streams -= 1
+            if MACHINE.max_streams < 0:
+                raise CUDARuntimeError(2)
         self.queue: list[Callable[[], None]] = []
         self.ptr = 0
 
@@ -392,13 +402,27 @@ def from_dlpack(tensor: Any) -> ndarray:
     return found
 
 
-def empty_pinned(shape: Any, dtype: Any = np.float64) -> npt.NDArray[Any]:
-    array = np.empty(shape, dtype)
-    array.view(np.uint8).fill(_POISON)
-    MACHINE.pinned[array.__array_interface__["data"][0]] = max(1, array.nbytes)
-    MACHINE.pinned_peak = max(MACHINE.pinned_peak, sum(MACHINE.pinned.values()))
-    weakref.finalize(array, MACHINE.pinned.pop, array.__array_interface__["data"][0], None)
-    return array
+class PinnedMemory:
+    """Exactly so many bytes, until nobody has an array in them."""
+
+    def __init__(self, size: int, flags: int = 0) -> None:
+        assert flags == 1  # for every context
+        if sum(MACHINE.pinned.values()) + size > MACHINE.pinnable:
+            raise CUDARuntimeError(2)
+        self.content = np.full(size, _POISON, np.uint8)
+        start = self.content.__array_interface__["data"][0]
+        MACHINE.pinned[start] = size
+        MACHINE.pinned_peak = max(MACHINE.pinned_peak, sum(MACHINE.pinned.values()))
+        weakref.finalize(self.content, MACHINE.pinned.pop, start, None)
+
+
+def pinned_memory_pointer(memory: PinnedMemory, offset: int) -> npt.NDArray[np.uint8]:
+    """Return a buffer, as CuPy's PinnedMemoryPointer is one."""
+    return memory.content[offset:]
+
+
+def compiling(code: str) -> None:
+    """What NVRTC says to a source: nothing, unless a test puts something else here."""
 
 
 class RawModule:
@@ -407,6 +431,7 @@ class RawModule:
         self.code = code
 
     def get_function(self, name: str) -> Kernel:
+        compiling(self.code)
         assert re.search(rf'extern "C" __global__ void[^{{]*\b{name}\(', self.code)
         return Kernel(name, self.code)
 
@@ -488,7 +513,7 @@ class Kernel:
         for at, (count, first) in ((0, findings[:2]), (2, findings[2:])):
             if count:
                 found.content[at] += np.uint64(count)
-                found.content[at + 1] = min(int(found.content[at + 1]), first)
+                found.content[at + 1] = max(found.content[at + 1], ~np.uint64(first))
 
 
 class ElementwiseKernel:
@@ -508,21 +533,22 @@ class ElementwiseKernel:
 
 
 def _modules() -> dict[str, types.ModuleType]:
-    cupy, cuda, cupyx = (types.ModuleType(name) for name in ("cupy", "cupy.cuda", "cupyx"))
-    for module in (cupy, cuda, cupyx):
+    cupy, cuda = types.ModuleType("cupy"), types.ModuleType("cupy.cuda")
+    for module in (cupy, cuda):
         module.__spec__ = ModuleSpec(module.__name__, None)
     functions = (empty, zeros, asarray, ascontiguousarray, flatnonzero, from_dlpack)
     vars(cupy).update({function.__name__: function for function in functions})
     vars(cupy).update(ndarray=ndarray, RawModule=RawModule, ElementwiseKernel=ElementwiseKernel, cuda=cuda)
-    vars(cupyx).update(empty_pinned=empty_pinned)
+    vars(cupy).update(__version__=MACHINE.version)
     runtime = types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
         is_hip=MACHINE.is_hip,
+        hostAllocPortable=1,
         getDeviceCount=_count,
         getDevice=lambda: 0,
         driverGetVersion=lambda: MACHINE.driver,
         runtimeGetVersion=lambda: MACHINE.runtime,
-        memGetInfo=lambda: (MACHINE.free, 1 << 36),
+        memGetInfo=_memory,
         deviceGetAttribute=lambda attribute, _: {97: MACHINE.shared}[attribute],
         getDeviceProperties=lambda _: {
             "name": b"Fake GPU",
@@ -537,18 +563,27 @@ def _modules() -> dict[str, types.ModuleType]:
         Event=CudaEvent,
         Device=Device,
         MemoryPool=MemoryPool,
+        PinnedMemory=PinnedMemory,
+        PinnedMemoryPointer=pinned_memory_pointer,
         using_allocator=using_allocator,
+        compiler=types.SimpleNamespace(CompileException=CompileException),
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         driver=types.SimpleNamespace(CUDADriverError=type("CUDADriverError", (RuntimeError,), {})),
-        nvrtc=types.SimpleNamespace(getVersion=_nvrtc),
+        nvrtc=types.SimpleNamespace(getVersion=_nvrtc, getSupportedArchs=lambda: MACHINE.architectures),
     )
-    return {"cupy": cupy, "cupy.cuda": cuda, "cupyx": cupyx}
+    return {"cupy": cupy, "cupy.cuda": cuda}
 
 
 def _count() -> int:
     if MACHINE.status:
         raise CUDARuntimeError(MACHINE.status)
     return MACHINE.count
+
+
+def _memory() -> tuple[int, int]:
+    if MACHINE.is_taken:
+        raise CUDARuntimeError(46)
+    return MACHINE.free, 1 << 36
 
 
 def _nvrtc() -> tuple[int, int]:

@@ -155,24 +155,73 @@ def test_a_store_may_be_begun_on_one_device_and_finished_on_another(
     assert tree(tmp_path / "cpu") == tree(tmp_path / "both")
 
 
-def test_evaluate_and_calibrate_on_a_device(mixed: tt.Cohort, tmp_path: Path, machine: fake_cupy.Machine) -> None:
-    pytest.importorskip("SimpleITK")
+def test_evaluate_on_a_device(mixed: tt.Cohort, machine: fake_cupy.Machine) -> None:
     cases = mixed.select(["a", "b"])
     assert tt.evaluate(cases, MAP, device="cuda").to_dict() == tt.evaluate(cases, MAP).to_dict()
     assert any(event.what == "accumulate" for event in machine.log)
 
-    class Reader:
-        def case_names(self) -> tuple[str, ...]:
-            return cases.names
 
-        def read(self, name: str) -> Case:
-            return cases[name].read()
+class Reader:
+    """Cases that are read from nowhere."""
 
-    reader: Any = Reader()
+    def __init__(self, *cases: Case) -> None:
+        self.cases = {case.name: case for case in cases}
+
+    def case_names(self) -> tuple[str, ...]:
+        return tuple(self.cases)
+
+    def read(self, name: str) -> Case:
+        return self.cases[name]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_cases_are_calibrated_in_pieces_of_a_size(
+    mixed: tt.Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: fake_cupy.Machine, workers: int
+) -> None:
+    pytest.importorskip("SimpleITK")
+    reader = Reader(*(case.read() for case in mixed))
+    monkeypatch.setattr(device, "_PIECE_BYTES", 1 << 17)
     tt.calibrate(reader, MAP, tmp_path / "cpu")
-    tt.calibrate(reader, MAP, tmp_path / "cuda", device="cuda")
+    tt.calibrate(reader, MAP, tmp_path / "cuda", device="cuda", workers=workers)
     assert tree(tmp_path / "cpu") == tree(tmp_path / "cuda")
-    assert any(event.what == "relabel" for event in machine.log)
+    bytes_of_voxels = [3 * 2 + 2, 4 + 2, 9 + 2, 2 + 2]
+    pieces = [math.ceil(math.prod(SHAPE) / ((1 << 17) // n // 4096 * 4096)) for n in bytes_of_voxels]
+    assert sum(event.what == "relabel" for event in machine.log) == sum(pieces)
+    pools = [pool for pool in machine.pools if pool.limit]
+    assert 1 <= len(pools) <= workers
+    for pool in pools:
+        assert pool.limit == (1 << 17) + 2 * (N_CODES + 1) + (1 << 20)
+        assert 0 < pool.peak <= pool.limit
+    assert machine.pinned_peak <= workers * 2 * ((1 << 17) + 32)
+    assert not machine.pinned
+
+
+def test_a_case_that_a_device_cannot_calibrate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: fake_cupy.Machine
+) -> None:
+    pytest.importorskip("SimpleITK")
+    case = make_case("a", members=2)
+    reader = Reader(case)
+    machine.free = 1 << 20
+    with pytest.raises(WorkError, match=r"1 workers of up to 66 MiB(.|\n)*Free device memory"):
+        tt.calibrate(reader, MAP, tmp_path / "out", device="cuda")
+    machine.free = 1 << 30
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise fake_cupy.CUDARuntimeError(700)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_cupy.Kernel, "__call__", fail)
+        with pytest.raises(WorkError, match=r"Case a: the device failed: cudaError700(.|\n)*nvidia-smi"):
+            tt.calibrate(reader, MAP, tmp_path / "out", device="cuda")
+    machine.pinnable = 1000
+    with pytest.raises(WorkError, match=r"1 MiB of pinned memory cannot be had: cudaError2(.|\n)*fewer --workers"):
+        tt.calibrate(reader, MAP, tmp_path / "out", device="cuda")
+    machine.pinnable = 1 << 30
+    case.probability[1, 20, 41, 3] = np.nan
+    message = error_of(lambda where: tt.calibrate(reader, MAP, tmp_path / "out", device=where), "cuda")
+    assert message == error_of(lambda where: tt.calibrate(reader, MAP, tmp_path / "out", device=where), "cpu")
+    assert message.startswith("InvalidScoresError: Case a, probability: 1 of 252000 scores are not probabilities")
 
 
 def error_of(work: Callable[[Any], object], where: str) -> str:
@@ -213,6 +262,26 @@ def test_votes_without_a_meaning_are_those_of_the_cpu(tmp_path: Path) -> None:
     assert message.startswith("InvalidVotesError: Case a, chunk")
 
 
+def test_of_two_faults_the_first_is_told(tmp_path: Path) -> None:
+    case = make_case("a")
+    case.probability[9, 40, 50] = np.nan
+    cohort = write(tmp_path / "c.zarr", case)
+    chunks = tmp_path / "c.zarr/a/probability/c"
+    for tile, kind in (("1/1/1", "StoreError"), ("0/1/1", "StoreError"), ("2/0/0", "InvalidScoresError")):
+        content = (chunks / tile).read_bytes()
+        (chunks / tile).write_bytes(content[:-7])
+        out = tmp_path / f"before{tile[0]}"
+        out.mkdir()
+        for work in (
+            lambda where: tt.accumulate(cohort, device=where, workers=1),
+            lambda where, out=out: tt.apply(cohort, MAP, out / where, device=where, workers=1),
+        ):
+            message = error_of(work, "cuda")
+            assert message == error_of(work, "cpu")
+            assert message.startswith(kind)
+        (chunks / tile).write_bytes(content)
+
+
 def test_a_damaged_chunk_leaves_nothing_behind_for_the_next_task(mixed: tt.Cohort, tmp_path: Path) -> None:
     cohort = write(tmp_path / "c.zarr", make_case("a"), make_case("b", seed=1))
     whole = tt.accumulate(cohort, device="cuda", workers=1)
@@ -249,7 +318,7 @@ def test_only_what_was_written_is_copied(tmp_path: Path, machine: fake_cupy.Mach
         votes += voxels * bool(reach[box].any())
     tt.accumulate(cohort, device="cuda", workers=1)
     copied = [event.of for event in machine.log if event.what == "to device"]
-    assert sum(copied) == scores + votes + 32 * visited
+    assert sum(copied) == scores + votes
     assert filled > 0
     assert sum(event.what == "accumulate" for event in machine.log) == visited < len(list(tiles((8, 32, 32))))
     back = [event.of for event in machine.log if event.what == "to host"]
@@ -259,7 +328,7 @@ def test_only_what_was_written_is_copied(tmp_path: Path, machine: fake_cupy.Mach
     tt.apply(cohort, MAP, tmp_path / "out", device="cuda", workers=1)
     lut = 2 * (N_CODES + 1)
     n = sum(bool(case.probability[(slice(None), *box)].any()) for box in tiles((8, 32, 32)))
-    assert sum(event.of for event in machine.log if event.what == "to device") == lut + scores + 32 * n
+    assert sum(event.of for event in machine.log if event.what == "to device") == lut + scores
     assert sum(event.of for event in machine.log if event.what == "to host") == scores // 2 + 32 * n
 
 
@@ -366,7 +435,7 @@ def test_a_device_that_is_full_or_fails(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(device, "_ROUNDING", -(45 << 20))
-        with pytest.raises(WorkError, match=r"out of memory(.|\n)*Each of 1 workers takes"):
+        with pytest.raises(WorkError, match=r"Case a: the device is out of memory: Out(.|\n)*Each of 1 workers takes"):
             tt.accumulate(mixed, device="cuda", workers=1)
 
     def fail(*_: Any, **__: Any) -> None:
@@ -374,9 +443,18 @@ def test_a_device_that_is_full_or_fails(
 
     with monkeypatch.context() as patch:
         patch.setattr(fake_cupy.Kernel, "__call__", fail)
-        with pytest.raises(WorkError, match=r"The device failed: cudaError700(.|\n)*nvidia-smi"):
+        with pytest.raises(WorkError, match=r"Case [abcd]: the device failed: cudaError700(.|\n)*nvidia-smi"):
             tt.accumulate(mixed, device="cuda")
     tt.accumulate(mixed, device="cuda")
+
+
+def test_a_device_that_lets_nobody_in(mixed: tt.Cohort, machine: fake_cupy.Machine) -> None:
+    machine.is_taken = True
+    with pytest.raises(WorkError, match=r"Fake GPU cannot be used: cudaError46(.|\n)*nvidia-smi who else"):
+        tt.accumulate(mixed, device="cuda")
+    machine.is_taken, machine.max_streams = False, 0
+    with pytest.raises(WorkError, match=r"Case [abcd]: the device failed: cudaError2: "):
+        tt.accumulate(mixed, device="cuda")
 
 
 def test_requests_that_no_device_can_meet(mixed: tt.Cohort, tmp_path: Path) -> None:

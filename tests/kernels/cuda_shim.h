@@ -92,6 +92,9 @@ template <typename T> inline T *checked(T *at, bool writing)
 #include <thread>
 #include <ucontext.h>
 #include <vector>
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
 
 namespace shim {
 
@@ -372,12 +375,24 @@ void check(const void *at, size_t size, bool writing)
     fail(std::string(writing ? "a write" : "a read") + " outside of all arrays");
 }
 
+/* A thread's arithmetic as NVRTC compiles it for CuPy, which asks for -ftz=true: subnormal floats are zeros. */
+struct Flushing {
+#ifdef __SSE__
+    const unsigned before = _mm_getcsr();
+    Flushing() { _mm_setcsr(before | 0x8040); }
+    ~Flushing() { _mm_setcsr(before); }
+#else
+    Flushing() {}
+#endif
+};
+
 int launch(const Launch &launch)
 {
     Block block(launch);
     static std::atomic<unsigned> launches{1};
     const unsigned seed = launches.fetch_add(1);
     auto work = [&](unsigned number) {
+        const Flushing flushing;
         const auto warp = std::make_unique<Warp>();
         warp->block = &block;
         warp->random.seed(64 * seed + number);
@@ -422,10 +437,10 @@ template <typename T> inline T atomicAdd(T *at, T value)
 {
     return __atomic_fetch_add(shim::checked(at, true), value, __ATOMIC_RELAXED);
 }
-template <typename T> inline T atomicMin(T *at, T value)
+template <typename T> inline T atomicMax(T *at, T value)
 {
     T old = __atomic_load_n(shim::checked(at, true), __ATOMIC_RELAXED);
-    while (value < old && !__atomic_compare_exchange_n(at, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    while (value > old && !__atomic_compare_exchange_n(at, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
     return old;
 }

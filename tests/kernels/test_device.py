@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import types
@@ -17,9 +18,13 @@ import pytest
 
 import twintrack_core as tt
 from twintrack_core import kernels, testing
+from twintrack_core.bench.contenders import resolve_kernels
+from twintrack_core.cli import main
 from twintrack_core.codes import N_CODES
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError, WorkError
 from twintrack_core.kernels import device
+from twintrack_core.kernels.registry import KERNELS
+from twintrack_core.plugins import Offer
 from twintrack_core.testing import KernelConformance
 
 MAP = tt.CalibrationMap(score=np.array([0.1, 0.4, 0.9]), value=np.array([0.05, 0.3, 0.8]), target="mhr")
@@ -41,6 +46,11 @@ MAP = tt.CalibrationMap(score=np.array([0.1, 0.4, 0.9]), value=np.array([0.05, 0
         ({"status": 803}, "CUDA cannot be used: cudaError803: as the driver says.\nInstall or update NVIDIA's driver"),
         ({"capability": (6, 1)}, "Fake GPU has compute capability 6.1.\nAllowed: 7.0 or newer.\nChoose another device"),
         ({"has_nvrtc": False}, "CuPy finds no NVRTC, which compiles the kernels.\npip install 'twintrack-core[gpu]'"),
+        (
+            {"capability": (7, 0), "architectures": (75, 80, 90)},
+            "Fake GPU has compute capability 7.0.\nAllowed: 7.5 or newer, for which NVRTC 12.9 compiles.\nFor CUDA 12,",
+        ),
+        ({"version": "13.6.0"}, "CuPy 13.6.0 is too old.\nAllowed: 14 or newer.\npip install 'twintrack-core[gpu]'"),
         ({"is_hip": True}, "This CuPy was built for ROCm.\nAllowed: a CuPy for CUDA.\npip install"),
     ],
 )
@@ -66,7 +76,9 @@ def test_no_cupy_and_a_broken_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
         with monkeypatch.context() as patch:
             patch.setattr("importlib.import_module", fail)
-            with pytest.raises(WorkError, match=r"CuPy is installed but cannot be imported: =====") as caught:
+            with pytest.raises(
+                WorkError, match=r"CuPy is installed but cannot be imported: libcuda.so.1: cannot open\n"
+            ) as caught:
                 device.require_device()
         assert isinstance(caught.value.__cause__, ImportError)
 
@@ -76,15 +88,61 @@ def test_a_usable_device() -> None:
         assert device.require_device() == device.Device(0, "Fake GPU", (7, 0), 4, 227 << 10)
 
 
-def test_the_kernel_is_listed_where_cupy_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twintrack_core.kernels.registry.is_installed", lambda: False)
-    assert "cupy" not in kernels.names()
-    assert kernels.get("auto") is not None
+def offer_of_cupy() -> Offer | None:
+    return next((offer for offer in KERNELS.offers() if offer.name == "cupy"), None)
+
+
+def test_the_kernel_is_there_for_those_who_ask_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("twintrack_core.kernels.registry.is_installed", lambda: False)
+        assert offer_of_cupy() is None
+        assert kernels.get("auto") is not None
     with fake_cupy.installed():
-        monkeypatch.undo()
-        assert "cupy" in kernels.names()
-        assert "cupy" not in kernels.names_on_host()
+        assert "cupy" not in kernels.names()
+        offer = offer_of_cupy()
+        assert offer is not None
+        assert offer.problem is None
         assert kernels.get("auto") is not kernels.get("cupy")
+    with fake_cupy.installed(status=100):
+        assert "cupy" not in kernels.names()
+        offer = offer_of_cupy()
+        assert offer is not None
+        assert offer.problem == "There is no CUDA device"
+        assert main(["plugins", "list"]) == 0
+        assert re.search(r"kernel +cupy +twintrack-core \S+ +There is no CUDA device\n", capsys.readouterr().out)
+
+
+def test_a_bench_of_a_kernel_that_cannot_be_used_does_not_begin() -> None:
+    with fake_cupy.installed(status=100), pytest.raises(WorkError, match="There is no CUDA device"):
+        resolve_kernels(["cupy"])
+
+
+def test_a_source_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(error: Exception) -> Callable[..., Any]:
+        def fail(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return fail
+
+    with fake_cupy.installed():
+        scores = fake_cupy.asarray(np.zeros(3, np.float16))
+        log, no_headers = "kern.cu(7): error: what is this\n\n1 error", "Failed to find CUDA headers."
+        for error, message in (
+            (fake_cupy.CompileException(log), "kern.cu(7): error: what is this"),
+            (RuntimeError(no_headers), no_headers),
+        ):
+            monkeypatch.setattr(fake_cupy, "compiling", failing(error))
+            with pytest.raises(WorkError) as caught:
+                MAP(scores)
+            assert str(caught.value) == (
+                "The kernel relabel (float16, 1, float16, False, 232448) for compute capability 9.0 cannot be compiled "
+                f"and loaded: {message}\n{device.INSTALL}"
+            )
+        monkeypatch.setattr(fake_cupy, "compiling", failing(PermissionError(13, "Permission denied", "/root/.cupy")))
+        with pytest.raises(WorkError, match=r"'/root/.cupy'\nName a folder that can be written with CUPY_CACHE_DIR"):
+            tt.JointHistogram.from_votes(scores, None, ())
 
 
 class TestConformance(KernelConformance):
@@ -209,7 +267,7 @@ def test_arrays_on_a_device_are_used_in_place(
     assert folded == tt.JointHistogram.from_votes(scores, None, (), members=many)
     log = fake_cupy.MACHINE.log
     assert len({event.stream for event in log}) == 1  # the caller's
-    assert all(event.of < 1000 for event in log if event.what == "to device")  # findings
+    assert not any(event.what == "to device" for event in log)
     for out in (None, "float16", "uint8"):
         found = MAP(for_device[0], members=many, dtype=out)
         assert type(found) is type(for_device[0])
@@ -277,14 +335,25 @@ def test_what_is_wrong_with_arrays_on_a_device(make: Make) -> None:
     elsewhere = make(roi)
     if not isinstance(elsewhere, Tensor):
         elsewhere.device = fake_cupy.Device(1)
-        with pytest.raises(RequestError, match="roi is on device 1, probability on 0"):
+        with pytest.raises(RequestError, match="probability is on cuda:0, of cupy, roi is on cuda:1, of cupy"):
             tt.JointHistogram.from_votes(make(scores), None, (), roi=elsewhere)
+
+
+def test_masks_on_another_device_are_refused(make: Make) -> None:
+    scores, masks, _ = volume("float32", 1)
+    elsewhere = make(masks)
+    if isinstance(elsewhere, Tensor):
+        elsewhere.device = types.SimpleNamespace(index=1, type="cuda")
+    else:
+        elsewhere.device = fake_cupy.Device(1)
+    with pytest.raises(RequestError, match=r"probability is on cuda:0, .*raters is on cuda:1(.|\n)*all on one device"):
+        tt.JointHistogram.from_arrays(make(scores), elsewhere)
 
 
 def test_libraries_are_not_mixed(make: Make) -> None:
     scores, masks, _ = volume("float32", 1)
     if isinstance(make(scores), Tensor):
-        with pytest.raises(RequestError, match="probability is of torch, raters is of cupy"):
+        with pytest.raises(RequestError, match="probability is on cuda:0, of torch, raters is on cuda:0, of cupy"):
             tt.JointHistogram.from_arrays(make(scores), fake_cupy.asarray(masks))
         strange: Any = Tensor(fake_cupy.asarray(scores), "bfloat16")
         with pytest.raises(RequestError, match=r"cannot be used: unsupported dtype(.|\n)*Convert it"):
@@ -377,14 +446,15 @@ import pytest
 sys.exit(pytest.main(["-m", "gpu", "-p", "no:cacheprovider"]))
 """
     done = run_without((*_OTHERS, "cupy"), program)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "A CUDA device cannot be used without CuPy" in done.stdout
     assert "failed" not in done.stdout
+    assert "No test ran on a GPU" in done.stdout  # or it would look as if they had passed
 
 
 def test_a_stand_in_for_cupy_is_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", types.ModuleType("cupy"))
-    assert "cupy" not in kernels.names()
+    assert offer_of_cupy() is None
 
 
 def test_kits_are_modules_too() -> None:

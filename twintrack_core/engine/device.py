@@ -11,7 +11,8 @@ s bytes a score, o bytes a calibrated score, and tables of C = 2 x 15361 x 2^R c
     accumulate   V (M s + 2) + 52 C + 32 a tile of the task       apply   V (M s + o) + 15362 o
 
 and 1 MiB for rounding. That is the limit of its memory pool, which is not the one that the caller's arrays come from.
-In pinned memory it holds two tiles.
+In pinned memory it holds two tiles. Cases that are not in a store are calibrated in pieces of so many voxels that
+V (M s + o) is 64 MiB.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.codes import N_CODES
+from twintrack_core.codes import N_CODES, as_scores
 from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array
 from twintrack_core.engine.run import Run
 from twintrack_core.engine.tiles import Tile, read_scores, read_written_scores, tile_box
-from twintrack_core.errors import RequestError, WorkError
+from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.histogram.cells import Cells, concatenate, freeze
 from twintrack_core.kernels.device import require_device
-from twintrack_core.kernels.dispatch import Place, report
+from twintrack_core.kernels.dispatch import Place, lut_with_invalid, report, stack
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.tally import Tally
 
@@ -43,12 +44,16 @@ if TYPE_CHECKING:
     from twintrack_core.engine.accumulate import CountTask
     from twintrack_core.engine.apply import RelabelTask
 
+T = TypeVar("T")
+
 Device = Literal["cpu", "cuda"]
 """Where kernels run."""
 
 DEVICES = ("cpu", "cuda")
 
-_ROUNDING = 1 << 20  # the pool hands out multiples of 512 bytes
+_ROUNDING = 1 << 20  # the pool hands out multiples of 512 bytes, and findings are 32
+_PIECE_BYTES = 64 << 20  # scores and results of a piece of a case that is in memory
+_PIECE_STEP = 1 << 12  # voxels that pieces are multiples of, so that the scores of every member are aligned
 _TILES = ("scores", "votes", "inside", "values")  # what has something for every voxel of a tile
 _STAGED = (*_TILES, "found")  # what is copied to the device or from it
 _FINDINGS_BYTES = 32
@@ -95,30 +100,32 @@ def check_device(device: str, kernel: str) -> bool:
     return True
 
 
-def kernel_on(device: str, kernel: str) -> str:
-    """Return the kernel for arrays on the host that are to be calibrated on a device; see `check_device`."""
-    return "cupy" if check_device(device, kernel) else kernel
-
-
 def plan_memory(bytes_needed: Sequence[int], run: Run) -> Cuda:
     """Bound the device memory of the workers.
 
     Parameters
     ----------
     bytes_needed
-        What each task needs, from `bytes_to_count` or `bytes_to_relabel`.
+        What each task needs, from `bytes_to_count`, `bytes_to_relabel` or `bytes_to_relabel_pieces`.
 
     Raises
     ------
     WorkError
-        If so many workers need more than is free.
+        If so many workers need more than is free, or the device lets nobody in.
     """
     import cupy as cp
 
     device = require_device()
     limit = max(bytes_needed, default=0) + _ROUNDING
     workers = max(1, min(run.threads, len(bytes_needed)))
-    free, _ = cp.cuda.runtime.memGetInfo()
+    try:
+        free, _ = cp.cuda.runtime.memGetInfo()  # the first that makes a context
+    except cp.cuda.runtime.CUDARuntimeError as error:
+        raise WorkError(
+            f"{device.name} cannot be used: {error}.",
+            None,
+            "See with nvidia-smi who else uses it, or use the device cpu.",
+        ) from error
     if workers * limit > free:
         raise WorkError(
             f"{workers} workers of up to {_mib(limit)} MiB each need {_mib(workers * limit)} MiB of device memory; "
@@ -146,6 +153,11 @@ def bytes_to_relabel(probability: ChunkedArray, tile_shape: Sequence[int], out: 
     return math.prod(tile_shape) * (_score_bytes(probability) + out.itemsize) + (N_CODES + 1) * out.itemsize
 
 
+def bytes_to_relabel_pieces(out: np.dtype[Any]) -> int:
+    """Device memory that a worker needs for a case in memory, of any size; see the module."""
+    return _PIECE_BYTES + (N_CODES + 1) * out.itemsize
+
+
 def _score_bytes(probability: ChunkedArray) -> int:
     members = probability.shape[0] if len(probability.shape) == 4 else 1
     return members * np.dtype(probability.dtype).itemsize
@@ -154,13 +166,30 @@ def _score_bytes(probability: ChunkedArray) -> int:
 class _Staging(Scratch):
     """Scratch of which the arrays that are copied to the device or from it lie in pinned memory, twice."""
 
-    def __init__(self, empty_pinned: Callable[..., npt.NDArray[np.uint8]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._halves = (Scratch(empty_pinned), Scratch(empty_pinned))
+        self._halves = (Scratch(_empty_pinned), Scratch(_empty_pinned))
         self.half = 0
 
     def array(self, use: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         return self._halves[self.half].array(use, shape, dtype) if use in _STAGED else super().array(use, shape, dtype)
+
+
+def _empty_pinned(n_bytes: int, dtype: Any) -> npt.NDArray[np.uint8]:
+    """Make an (n,) array in pinned memory, which is given back with it.
+
+    It is not of CuPy's pool of pinned memory, which rounds up to powers of two and keeps what it has.
+    """
+    import cupy as cp
+
+    runtime = cp.cuda.runtime
+    try:
+        memory = cp.cuda.PinnedMemory(n_bytes, runtime.hostAllocPortable)
+    except runtime.CUDARuntimeError as error:
+        raise WorkError(
+            f"{_mib(n_bytes)} MiB of pinned memory cannot be had: {error}.", None, "Use fewer --workers."
+        ) from error
+    return np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), dtype, n_bytes)
 
 
 class _Lane:
@@ -174,13 +203,12 @@ class _Lane:
 
     def __init__(self, cuda: Cuda) -> None:
         import cupy as cp
-        import cupyx
 
         self._cp = cp
         self.index = cuda.index
         self.stream = cp.cuda.Stream(non_blocking=True)
         self.pool = cp.cuda.MemoryPool()
-        self.staging = _Staging(cupyx.empty_pinned)
+        self.staging = _Staging()
         self._device = Scratch(cp.empty)
         # A thread that waits sleeps: its core decodes for another.
         self._events = [cp.cuda.Event(block=True, disable_timing=True) for _ in range(2)]
@@ -191,11 +219,12 @@ class _Lane:
     def begin(self, tile_shape: Sequence[int], *others: Any) -> None:
         """Prepare for tiles of a shape; ``others`` is what else the size of buffers depends on.
 
-        Buffers are made as large as they will ever be, and all anew for others: what grows leaves gaps in the pool.
+        Buffers are made as large as they will ever be, and all anew for others: what grows leaves gaps in the pool, and
+        what was larger for others would be held besides.
         """
         if self._kind != (tile_shape, *others):
             self._kind, self._voxels = (tile_shape, *others), math.prod(tile_shape)
-            self._device, self._tally = Scratch(self._cp.empty), None
+            self.staging, self._device, self._tally = _Staging(), Scratch(self._cp.empty), None
             self.pool.free_all_blocks()
 
     def turn(self) -> None:
@@ -256,24 +285,38 @@ class _Lane:
         cp = self._cp
         with cp.cuda.Device(self.index), cp.cuda.using_allocator(self._allocate), self.stream:
             self.pool.set_limit(size=cuda.limit)
-            try:
-                yield
-            except cp.cuda.memory.OutOfMemoryError as error:
-                raise WorkError(
-                    f"The device is out of memory: {error}",
-                    f"Each of {cuda.workers} workers takes up to {_mib(cuda.limit)} MiB.",
-                    "Use fewer --workers, or end what else uses the device.",
-                ) from error
-            except (cp.cuda.runtime.CUDARuntimeError, cp.cuda.driver.CUDADriverError) as error:
-                raise WorkError(f"The device failed: {error}.", None, "See nvidia-smi, and run again.") from error
+            yield
+
+
+@contextlib.contextmanager
+def _telling_failures(cuda: Cuda, case: str) -> Iterator[None]:
+    """Make CUDA's errors a WorkError that names the case that was worked on, and says what to do."""
+    import cupy as cp
+
+    try:
+        yield
+    except cp.cuda.memory.OutOfMemoryError as error:
+        raise WorkError(
+            f"Case {case}: the device is out of memory: {error}",
+            f"Each of {cuda.workers} workers takes up to {_mib(cuda.limit)} MiB.",
+            "Use fewer --workers, or end what else uses the device.",
+        ) from error
+    except (cp.cuda.runtime.CUDARuntimeError, cp.cuda.driver.CUDADriverError) as error:
+        raise WorkError(f"Case {case}: the device failed: {error}.", None, "See nvidia-smi, and run again.") from error
 
 
 _threads = threading.local()
 
 
 @contextlib.contextmanager
-def _lane(cuda: Cuda) -> Iterator[_Lane]:
-    """Lend the lane of the running thread to a task."""
+def _lane(cuda: Cuda, case: str) -> Iterator[_Lane]:
+    """Lend the lane of the running thread to a task, which works on a case."""
+    with _telling_failures(cuda, case), _lent(cuda) as lane:
+        yield lane
+
+
+@contextlib.contextmanager
+def _lent(cuda: Cuda) -> Iterator[_Lane]:
     import cupy as cp
 
     lent: _Lane | None = getattr(_threads, "lane", None)
@@ -296,18 +339,24 @@ def count_tiles(cuda: Cuda, work: CountTask) -> Cells:
     """Count the tiles of a task, and the background that comes with it; as `accumulate.count_tiles`."""
     from twintrack_core.kernels import cupy
 
-    with _lane(cuda) as lane:
+    fault: StoreError | None = None
+    with _lane(cuda, work.case) as lane:
         lane.begin(work.tile_shape, work.probability.dtype, _score_bytes(work.probability), work.n_raters)
         tally, found = lane.tally(work.n_raters), cupy.no_findings(len(work.tiles))
         for row, tile in enumerate(work.tiles):
             lane.turn()
-            _queue_count(lane, work, tile, tally, found[row])
+            try:
+                _queue_count(lane, work, tile, tally, found[row])
+            except StoreError as error:
+                fault = error  # told below, after what is wrong with tiles before it, as on the CPU
+                break
             lane.mark()
         counted = freeze(tally.drain())
-        findings = [cupy.findings_of(row) for row in found.get()]
-    for tile, one in zip(work.tiles, findings, strict=True):
-        box = tile_box(tile, work.tile_shape, work.probability.shape[-3:])
-        _report(work, work.votes, work.n_raters, tile, box, one)
+        for tile, row in zip(work.tiles, found.get(), strict=True):
+            box = tile_box(tile, work.tile_shape, work.probability.shape[-3:])
+            _report(work, work.votes, work.n_raters, tile, box, cupy.findings_of(row))
+        if fault is not None:
+            raise fault
     if work.background is None:
         return counted
     unseen = Tally(work.n_raters)
@@ -344,36 +393,93 @@ def relabel_tiles(cuda: Cuda, work: RelabelTask, _ready: None = None) -> None:
     from twintrack_core.kernels import cupy
 
     output = open_array(Path(work.output))
-    with _lane(cuda) as lane:
+    with _lane(cuda, work.case) as lane:
 
-        def write(tile: Tile, box: Box, half: int, values: npt.NDArray[Any], found: npt.NDArray[np.uint64]) -> None:
-            lane.wait(half)
+        def queue(tile: Tile) -> _Relabelled:
+            box = tile_box(tile, work.tile_shape, output.shape)
+            scores = read_scores(work.probability, box, lane.staging)
+            return _queue_relabel(lane, scores.reshape(len(scores), -1), lut, clip=work.on_invalid == "clip")
+
+        def write(tile: Tile, relabelled: _Relabelled) -> None:
+            values, found = relabelled
+            box = tile_box(tile, work.tile_shape, output.shape)
             _report(work, None, 0, tile, box, cupy.findings_of(found))
             output.write_chunk(tile, values.reshape([side.stop - side.start for side in box]), lane.staging)
 
         lane.begin(work.tile_shape, work.probability.dtype, _score_bytes(work.probability), work.lut.dtype)
         lut = lane.send("lut", work.lut)
-        write_last: Callable[[], object] = bool  # nothing to write yet
-        for tile in work.tiles:
-            lane.turn()
-            box = tile_box(tile, work.tile_shape, output.shape)
-            values, found = _queue_relabel(lane, work, box, lut)
-            half = lane.mark()
-            write_last()
-            write_last = partial(write, tile, box, half, values, found)
-        write_last()
+        _overlap(lane, work.tiles, queue, write)
 
 
-def _queue_relabel(lane: _Lane, work: RelabelTask, box: Box, lut: Any) -> tuple[Any, Any]:
-    """Decode a tile and queue its copies and its kernel; return where values and findings will be."""
+def relabel_case(
+    cuda: Cuda, case: str, probability: npt.NDArray[Any], lut: npt.NDArray[Any], *, members: bool
+) -> npt.NDArray[Any]:
+    """Look up the scores of a case that is in memory; as `kernels.relabel`."""
     from twintrack_core.kernels import cupy
 
-    scores = read_scores(work.probability, box, lane.staging)
-    held = lane.send("scores", scores.reshape(len(scores), -1))
-    values = lane.empty("values", held.shape[1:], work.lut.dtype)
-    found = lane.send("found", cupy.NO_FINDINGS)
-    cupy.launch_relabel(held, lut, values, found, clip=work.on_invalid == "clip")
+    stacked = stack(as_scores(probability), members=members)
+    scores, shape = stacked.reshape(len(stacked), -1), stacked.shape[1:]
+    table = lut_with_invalid(lut, "error")
+    result = np.empty(scores.shape[1], lut.dtype)
+    findings: list[Findings] = []
+    voxel_bytes = len(scores) * scores.itemsize + lut.itemsize
+    size = _PIECE_BYTES // voxel_bytes // _PIECE_STEP * _PIECE_STEP
+    pieces = [slice(start, min(start + size, len(result))) for start in range(0, len(result), size)]
+    with _lane(cuda, case) as lane:
+
+        def queue(piece: slice) -> _Relabelled:
+            staged = lane.staging.array("scores", (len(scores), piece.stop - piece.start), scores.dtype)
+            staged[...] = scores[:, piece]
+            return _queue_relabel(lane, staged, held, clip=False)
+
+        def keep(piece: slice, relabelled: _Relabelled) -> None:
+            result[piece], found = relabelled
+            findings.append(cupy.findings_of(found).shifted(piece.start))
+
+        lane.begin((size,), scores.dtype.name, voxel_bytes, lut.dtype)
+        held = lane.send("lut", table)
+        _overlap(lane, pieces, queue, keep)
+    report(sum(findings, Findings()), scores, Place("probability", shape), "error")
+    return result.reshape(shape)
+
+
+_Relabelled: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]
+"""Where values and findings will be."""
+
+
+def _queue_relabel(lane: _Lane, scores: npt.NDArray[Any], lut: Any, *, clip: bool) -> _Relabelled:
+    """Queue the copies and the kernel of (M, N) scores, which are staged."""
+    from twintrack_core.kernels import cupy
+
+    held = lane.send("scores", scores)
+    values = lane.empty("values", held.shape[1:], lut.dtype)
+    found = lane.empty("found", (4,), np.uint64)
+    found.fill(0)  # by the device: a copy of what is not pinned would wait for all that was queued
+    cupy.launch_relabel(held, lut, values, found, clip=clip)
     return lane.fetch("values", values), lane.fetch("found", found)
+
+
+def _overlap(
+    lane: _Lane, items: Iterable[T], queue: Callable[[T], _Relabelled], end: Callable[[T, _Relabelled], None]
+) -> None:
+    """Queue one item after another; each is ended while the next one is on the device."""
+    end_last: Callable[[], object] = bool  # there is none yet
+
+    def wait_and_end(half: int, item: T, relabelled: _Relabelled) -> None:
+        lane.wait(half)
+        end(item, relabelled)
+
+    for item in items:
+        lane.turn()
+        try:
+            relabelled = queue(item)
+        except StoreError:
+            end_last()  # what is wrong with an item is told before what is wrong with a later one, as on the CPU
+            raise
+        half = lane.mark()
+        end_last()
+        end_last = partial(wait_and_end, half, item, relabelled)
+    end_last()
 
 
 def _report(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from twintrack_core.cohort.case import Geometry
 from twintrack_core.cohort.images import write_volume
 from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort
-from twintrack_core.engine.device import Device, kernel_on
+from twintrack_core.engine.device import Device, bytes_to_relabel_pieces, check_device, plan_memory, relabel_case
 from twintrack_core.engine.run import Run, compute, task
 from twintrack_core.errors import InvalidScoresError, RequestError, WorkError
 from twintrack_core.maps import CalibrationMap
@@ -58,10 +59,8 @@ def export(
         case = cohort[name].read()
         # The mean of the members rounded to its code, as every other part of the package sees it.
         members = case.probability.ndim == 4
-        try:
+        with _naming(name):
             values = kernels.relabel(case.probability, CODE_VALUES.astype(np.float32), members=members, threads=1)
-        except InvalidScoresError as error:
-            raise InvalidScoresError(f"Case {name}, {error.what}", error.allowed, error.action) from error
         return values, case.geometry
 
     _write_images(image, cohort.names, folder, suffix, threshold, Run(workers, progress), "exporting")
@@ -80,25 +79,40 @@ def calibrate(
 ) -> tuple[str, ...]:
     """Read cases, calibrate them and write them as images: import, apply and export in one, with the same voxels.
 
-    Parameters and errors are those of `export` and of the reader; and ``device``, "cpu" or "cuda", as in `apply`.
+    Parameters and errors are those of `export` and of the reader; and ``device``, "cpu" or "cuda", as in `apply`, with
+    at most the memory on it that `engine.device` states.
 
     Returns
     -------
     tuple of str
         The cases.
     """
-    kernel = kernel_on(device, "auto")
+    on_cuda = check_device(device, "auto")
     lut = calibration_map.table_as(np.float16)  # what a calibrated store would hold
+    names, run = reader.case_names(), Run(workers, progress)
+    cuda = plan_memory([bytes_to_relabel_pieces(lut.dtype)] * len(names), run) if on_cuda else None
 
     def image(name: str) -> tuple[npt.NDArray[Any], Geometry]:
         case = reader.read(name)
         members = case.probability.ndim == 4
-        values = kernels.relabel(case.probability, lut, members=members, kernel=kernel, threads=1)
+        with _naming(name):
+            if cuda is None:
+                values = kernels.relabel(case.probability, lut, members=members, threads=1)
+            else:
+                values = relabel_case(cuda, name, case.probability, lut, members=members)
         return values.astype(np.float32), case.geometry
 
-    names = reader.case_names()
-    _write_images(image, names, folder, suffix, threshold, Run(workers, progress), "calibrating")
+    _write_images(image, names, folder, suffix, threshold, run, "calibrating")
     return names
+
+
+@contextlib.contextmanager
+def _naming(case: str) -> Iterator[None]:
+    """Name the case in an error that names an array only."""
+    try:
+        yield
+    except InvalidScoresError as error:
+        raise InvalidScoresError(f"Case {case}, {error.what}", error.allowed, error.action) from error
 
 
 def _write_images(

@@ -7,15 +7,16 @@ Kernels of a source (``extern "C"``), T being the stored scores:
 
 ``accumulate(const T *scores, int64 n, int members, const uint8 *votes, const uint8 *region, uint32 *table, uint64
 *findings)``
-    Adds to ``table``, (regions, patterns, 15361), and to four ``findings``: number of invalid scores, place of the
-    first one, the same of votes. Places begin as all ones, which stands for none. ``votes`` may be null, ``region`` is
-    read with two regions only.
+    Adds to ``table``, (regions, patterns, 15361), and to four ``findings``: number of invalid scores, complement of the
+    place of the first one, the same of votes. All begin as zeros. ``votes`` may be null, ``region`` is read with two
+    regions only.
 ``flush(uint32 *table, int64 *counts, int64 cells)``
     Moves counts to 64 bits and leaves zeros.
 ``relabel(const T *scores, int64 n, int members, const V *lut, V *out, uint64 *findings)``
     Writes ``out``; the first two findings.
 
-Arrays are as `twintrack_core.kernels.findings` describes them, aligned to their items.
+Arrays are as `twintrack_core.kernels.findings` describes them, aligned to their items. CuPy has NVRTC flush subnormal
+floats (``-ftz=true``). No result depends on them: halves are never subnormal floats, and what is smaller rounds to 0.
 """
 
 from __future__ import annotations

@@ -345,7 +345,8 @@ struct Invalid {
         first = place < first ? place : first;
     }
 
-    /* Add up what the lanes of a warp saw, all of which must call this. */
+    /* Add up what the lanes of a warp saw, all of which must call this. A place is handed on as its complement, so that
+       findings begin as zeros, which a device fills in by itself. */
     __device__ __forceinline__ void report(unsigned long long *findings)
     {
         if (!__any_sync(ALL_LANES, count != 0))
@@ -358,7 +359,7 @@ struct Invalid {
         }
         if (lane_of_thread() == 0) {
             atomicAdd(findings, (unsigned long long)count);
-            atomicMin(findings + 1, first);
+            atomicMax(findings + 1, ~first);
         }
     }
 };

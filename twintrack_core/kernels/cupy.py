@@ -19,15 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import N_CODES, SCORE_DTYPES, OnInvalid, wrong_dtype
-from twintrack_core.errors import RequestError
+from twintrack_core.errors import RequestError, WorkError
 from twintrack_core.kernels import cuda
-from twintrack_core.kernels.device import Device, device_at, library_of
+from twintrack_core.kernels.device import INSTALL, Device, device_at, first_line, library_of
 from twintrack_core.kernels.dispatch import Place, check_like, check_policy, lut_with_invalid, report, stack
 from twintrack_core.kernels.findings import Findings
 from twintrack_core.kernels.tally import CAPACITY, Columns, columns_of
-
-NO_FINDINGS = np.array([0, (1 << 64) - 1, 0, (1 << 64) - 1], dtype=np.uint64)
-"""What a kernel's findings are before it ran: how many invalid scores, the first, how many invalid votes, the first."""
 
 _HOST_PIECE = 1 << 24  # voxels of NumPy arrays that are on the device at a time
 _MEMBERS_PIECE = 1 << 26  # voxels copied together where members do not lie together once cut
@@ -98,7 +95,7 @@ def launch_accumulate(scores: Any, votes: Any, region: Any, table: Any, found: A
         CuPy arrays as in the contract, at most ``cuda.MAX_VOXELS`` voxels. They must stay as they are until the stream
         has come to the end of this.
     found
-        (4,) uint64, `NO_FINDINGS` before the first of the launches that share it.
+        (4,) uint64, zeros before the first of the launches that share it.
     """
     members, n = scores.shape
     if n == 0:
@@ -137,12 +134,27 @@ def _known(members: int) -> int:
 
 
 def _kernel(name: str, source_of: Callable[..., str], *variant: Any) -> Any:
-    """Compile a variant once in a process; CuPy keeps what NVRTC made of it on disk, and loads it once a device."""
-    key = (name, *variant)
+    """Compile a variant once a device in a process; CuPy keeps what NVRTC made of it on disk."""
+    device = _device()
+    key = (device.index, name, *variant)
     with _compiling:  # threads that begin together would all compile it
         if key not in _compiled:
-            _compiled[key] = cp.RawModule(code=source_of(*variant), options=_OPTIONS).get_function(name)
+            words = f"{name} ({', '.join(map(str, variant))})"
+            _compiled[key] = _compile(name, source_of(*variant), f"{words} for compute capability {device.dotted}")
         return _compiled[key]
+
+
+def _compile(name: str, source: str, words: str) -> Any:
+    try:
+        return cp.RawModule(code=source, options=_OPTIONS).get_function(name)
+    except (cp.cuda.compiler.CompileException, OSError, RuntimeError) as error:  # CUDA's are of the last kind
+        raise WorkError(
+            f"The kernel {words} cannot be compiled and loaded: {first_line(error)}",
+            None,
+            "Name a folder that can be written with CUPY_CACHE_DIR, where CuPy keeps kernels."
+            if isinstance(error, OSError)
+            else INSTALL,
+        ) from error
 
 
 def _device() -> Device:
@@ -151,12 +163,13 @@ def _device() -> Device:
 
 def no_findings(n: int) -> Any:
     """Return room for the findings of n launches, (n, 4) uint64 on the device."""
-    return cp.asarray(np.tile(NO_FINDINGS, (n, 1)))
+    return cp.zeros((n, 4), np.uint64)
 
 
 def findings_of(row: npt.NDArray[np.uint64]) -> Findings:
     """Return what a launch found, from (4,) uint64 on the host."""
-    scores, first_score, votes, first_vote = map(int, row)
+    scores, votes = row[::2].tolist()
+    first_score, first_vote = (~row[1::2]).tolist()
     return Findings(scores, first_score if scores else -1, votes, first_vote if votes else -1)
 
 
@@ -246,8 +259,8 @@ def cells_of(
     clip = check_policy(on_invalid) == "clip"
     with stream_of(probability):
         scores, shape = _flat_scores(probability, members)
-        marks = None if votes is None else _flat(votes, "votes", shape, np.uint8, scores)
-        region = None if roi is None else _flat(roi, "roi", shape, np.bool_, scores).view(np.uint8)
+        marks = None if votes is None else _flat(votes, "votes", shape, np.uint8)
+        region = None if roi is None else _flat(roi, "roi", shape, np.bool_).view(np.uint8)
         tally = DeviceTally(n_raters)
         pieces = _device_pieces(scores)
         found = no_findings(len(pieces))
@@ -342,13 +355,9 @@ def _flat_scores(probability: Any, members: bool) -> tuple[Any, tuple[int, ...]]
     return cp.ascontiguousarray(stacked).reshape(len(stacked), -1), tuple(stacked.shape[1:])
 
 
-def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any, scores: Any) -> Any:
+def _flat(array: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     values = as_array(array)
     check_like(values, name, shape, dtype)
-    if values.device != scores.device:
-        raise RequestError(
-            f"{name} is on device {values.device.id}, probability on {scores.device.id}.", "Allowed: the same device."
-        )
     return cp.ascontiguousarray(values).reshape(-1)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,9 +18,16 @@ from twintrack_core.errors import RequestError, WorkError
 OLDEST = (7, 0)
 """Oldest compute capability: Volta, the first whose lanes can find who else has their value (``__match_any_sync``)."""
 
-_INSTALL = (
+OLDEST_CUPY = 14
+"""Oldest CuPy: the first that takes the streams of other libraries (``Stream.from_external``)."""
+
+INSTALL = (
     "pip install 'twintrack-core[gpu]' for CUDA 12, or 'twintrack-core[gpu13]' for CUDA 13; or use the device cpu."
 )
+"""What to do where CuPy or a part of it is missing."""
+
+_ANOTHER_DEVICE = "Choose another device with CUDA_VISIBLE_DEVICES, or use the device cpu."
+_HOST = "on the host"
 _LIBRARIES = ("cupy", "torch")
 _INSUFFICIENT_DRIVER, _NO_DEVICE = 35, 100  # of cudaError_t
 _SHARED_BYTES = 97  # of cudaDeviceAttr: MaxSharedMemoryPerBlockOptin
@@ -47,6 +55,11 @@ class Device:
     multiprocessors: int
     shared: int
 
+    @property
+    def dotted(self) -> str:
+        """Compute capability as NVIDIA writes it, such as 9.0."""
+        return _dotted(self.capability)
+
 
 def is_installed() -> bool:
     """Whether there is a CuPy to import; whether it works is not tried."""
@@ -62,12 +75,12 @@ def require_device() -> Device:
     Raises
     ------
     WorkError
-        Without CuPy, a driver, a device, one that is new enough, or the compiler for kernels: says which, and how to
-        get it.
+        Without CuPy, a driver, a device, the compiler for kernels, or with one of them that is too old: says which,
+        and how to get it.
     """
     runtime = _require_cupy().cuda.runtime
     if runtime.is_hip:
-        raise WorkError("This CuPy was built for ROCm.", "Allowed: a CuPy for CUDA.", _INSTALL)
+        raise WorkError("This CuPy was built for ROCm.", "Allowed: a CuPy for CUDA.", INSTALL)
     return device_at(_require_driver(runtime))
 
 
@@ -78,7 +91,7 @@ def device_at(index: int) -> Device:
     Raises
     ------
     WorkError
-        If it is too old, or there is no compiler for kernels.
+        If it is too old, or there is no compiler for its kernels.
     """
     runtime = _require_cupy().cuda.runtime
     properties = runtime.getDeviceProperties(index)
@@ -92,22 +105,25 @@ def device_at(index: int) -> Device:
     )
     if device.capability < OLDEST:
         raise WorkError(
-            f"{device.name} has compute capability {_dotted(device.capability)}.",
+            f"{device.name} has compute capability {device.dotted}.",
             f"Allowed: {_dotted(OLDEST)} or newer.",
-            "Choose another device with CUDA_VISIBLE_DEVICES, or use the device cpu.",
+            _ANOTHER_DEVICE,
         )
-    _require_compiler()
+    _require_compiler(device)
     return device
 
 
 def _require_cupy() -> Any:
     if not is_installed():
-        raise WorkError("A CUDA device cannot be used without CuPy.", None, _INSTALL)
+        raise WorkError("A CUDA device cannot be used without CuPy.", None, INSTALL)
     try:
-        return importlib.import_module("cupy")
+        cupy = importlib.import_module("cupy")
     except Exception as error:  # what a broken installation raises differs with what is broken
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WorkError(f"CuPy is installed but cannot be imported: {reason}", None, _INSTALL) from error
+        raise WorkError(f"CuPy is installed but cannot be imported: {first_line(error)}", None, INSTALL) from error
+    major = cupy.__version__.partition(".")[0]
+    if int(major) < OLDEST_CUPY:
+        raise WorkError(f"CuPy {cupy.__version__} is too old.", f"Allowed: {OLDEST_CUPY} or newer.", INSTALL)
+    return cupy
 
 
 def _require_driver(runtime: Any) -> int:
@@ -138,21 +154,35 @@ def _require_driver(runtime: Any) -> int:
     )
 
 
-def _require_compiler() -> None:
+def _require_compiler(device: Device) -> None:
+    """Refuse a device that the compiler knows no more: that of CUDA 13 begins at compute capability 7.5."""
     from cupy.cuda import nvrtc
 
     try:
-        nvrtc.getVersion()
+        version, architectures = nvrtc.getVersion(), nvrtc.getSupportedArchs()
     except Exception as error:  # which one depends on the version of CuPy
-        raise WorkError("CuPy finds no NVRTC, which compiles the kernels.", None, _INSTALL) from error
+        raise WorkError("CuPy finds no NVRTC, which compiles the kernels.", None, INSTALL) from error
+    oldest = divmod(min(architectures), 10)
+    if device.capability < oldest:
+        raise WorkError(
+            f"{device.name} has compute capability {device.dotted}.",
+            f"Allowed: {_dotted(oldest)} or newer, for which NVRTC {_dotted(version)} compiles.",
+            f"For CUDA 12, pip install 'twintrack-core[gpu]'. {_ANOTHER_DEVICE}",
+        )
 
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _dotted(capability: tuple[int, int]) -> str:
-    return ".".join(map(str, capability))
+def _dotted(numbers: Iterable[int]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first: those of compilers go on for pages, and CuPy's begin with a ruled line."""
+    lines = (line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line)))
+    return next(lines, type(error).__name__)
 
 
 def library_of(array: Any) -> str | None:
@@ -170,17 +200,24 @@ def are_on_device(**arrays: Any) -> bool:
     Raises
     ------
     RequestError
-        If some are and some are not, or they are of different libraries, whose streams differ: nothing is copied that
-        nobody asked for.
+        If some are and some are not, or they are on different devices or of different libraries, whose streams
+        differ: nothing is copied that nobody asked for.
     """
-    places = {name: library_of(array) or "the host" for name, array in arrays.items() if array is not None}
+    places = {name: _place_of(array) for name, array in arrays.items() if array is not None}
     if len(set(places.values())) > 1:
         raise RequestError(
-            f"{', '.join(f'{name} is of {place}' for name, place in places.items())}.".replace("of the", "on the"),
-            "Allowed: all arrays on the host, or all of CuPy, or all of torch on one device.",
+            f"{', '.join(f'{name} is {place}' for name, place in places.items())}.",
+            "Allowed: all arrays on the host, or all on one device, of CuPy or of torch.",
             "Move the others first.",
         )
-    return set(places.values()) != {"the host"}
+    return set(places.values()) != {_HOST}
+
+
+def _place_of(array: Any) -> str:
+    library = library_of(array)
+    if library is None:
+        return _HOST
+    return f"on cuda:{array.device.id if library == 'cupy' else array.device.index}, of {library}"
 
 
 def as_array(array: Any) -> npt.NDArray[Any]:
