@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit bench bench-peers clean
+.PHONY: demo test lint types unit fuzz bench bench-peers clean
 
 demo: $(VENV)/.all
 	rm -rf demo
@@ -20,6 +20,11 @@ types: $(VENV)/.test
 
 unit: $(VENV)/.test
 	$(BIN)/pytest
+
+# Every parser on spoiled files, FUZZ_SECONDS for each; `make fuzz WRITE=--write` puts the numbers into SECURITY.md.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.fuzz
+	PYTHONPATH=tests nice $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS) $(WRITE)
 
 # Answers and times of every contender, then the tables of docs/performance.md; `make bench WRITE=--write` puts them there.
 bench: $(VENV)/.bench

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
+import sys
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numcodecs
 import numpy as np
 import numpy.typing as npt
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from twintrack_core.cohort.codecs import ChunkDecodeError, Codec, codec_of
 
@@ -145,18 +150,111 @@ def test_plain_combinations_are_decoded_directly(codecs: list[dict[str, Any]], d
 @pytest.mark.parametrize(
     "codecs",
     [
+        None,
+        {},
         [],
-        [{"name": "bytes", "configuration": {"endian": "big"}}],
-        [{"name": "transpose", "configuration": {"order": [2, 1, 0]}}, BYTES],
+        ["bytes", "bytes"],
+        [3],
+        [{"name": ["bytes"]}],
+        [{"name": "bytes", "configuration": {"endian": "middle"}}],
+        [{"name": "bytes", "configuration": {"endian": ["little"]}}],
+        [{"name": "bytes", "configuration": 3}],
+        [{"name": "transpose", "configuration": {"order": [2, 1, 1]}}, BYTES],
+        [{"name": "transpose", "configuration": {"order": [2, 1, True]}}, BYTES],
+        [{"name": "transpose", "configuration": {"order": "F"}}, BYTES],
+        [{"name": "transpose", "configuration": {"order": list(range(2000))}}, BYTES],
+        [{"name": "transpose"}, BYTES],
+        [BYTES, {"name": "transpose", "configuration": {"order": [2, 1, 0]}}],
         [{"name": "sharding_indexed", "configuration": {}}],
-        [BYTES, {"name": "crc32c"}],
-        [BYTES, {"name": "zstd", "configuration": {"level": 0}}, {"name": "crc32c"}],
+        [{"name": "crc32c"}],
+        [{"name": "crc32c"}, BYTES],
+        [BYTES, {"name": "crc32c"}, {"name": "zstd", "configuration": {"level": 0}}],
+        [BYTES, {"name": "crc32c"}, {"name": "crc32c"}],
+        [BYTES, {"name": "zstd", "configuration": {"level": 0}}, {"name": "gzip", "configuration": {"level": 0}}],
         [BYTES, {"name": "blosc", "configuration": {"cname": "lz4", "shuffle": "autoshuffle"}}],
+        [BYTES, {"name": "blosc", "configuration": {"cname": ["lz4"], "shuffle": "shuffle"}}],
+        [BYTES, {"name": "blosc", "configuration": {"cname": "snappy", "shuffle": "shuffle"}}],
+        [BYTES, {"name": "zstd", "configuration": {"level": 0, "dictionary": "x"}}],
+        [BYTES, {"name": "gzip", "configuration": {"level": 10**9}}],
         [BYTES, {"name": "lzma"}],
+        [BYTES, {"name": "numcodecs.pickle"}],
     ],
 )
-def test_everything_else_is_left_to_zarr(codecs: list[dict[str, Any]]) -> None:
+def test_no_other_codec_is_decoded(codecs: Any) -> None:
     assert codec_of(codecs, np.dtype(np.float16)) is None
+
+
+def test_a_codec_may_be_only_its_name() -> None:
+    assert codec_of(["bytes", "crc32c"], np.dtype(np.uint8)) == Codec("none", checksum=True)
+    assert codec_of([{"name": "bytes", "configuration": None}], np.dtype(np.float16)) == Codec("none")
+
+
+# What zarr-python writes
+
+COMPRESSORS: dict[str, Any] = {
+    "none": None,
+    "blosc": BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+    "zstd": ZstdCodec(level=1, checksum=True),
+    "gzip": GzipCodec(level=1),
+}
+
+
+def by_zarr(
+    folder: Path, array: Array, compressor: str, order: tuple[int, ...] | None, endian: str, checksum: bool
+) -> tuple[Codec, bytes]:
+    """Codec and bytes of an array of one chunk that zarr-python wrote."""
+    last = [codec for codec in (COMPRESSORS[compressor], Crc32cCodec() if checksum else None) if codec]
+    written = zarr.create_array(
+        str(folder),
+        shape=array.shape,
+        chunks=array.shape,
+        dtype=array.dtype,
+        filters=None if order is None else [TransposeCodec(order=order)],
+        serializer=BytesCodec(endian=endian),
+        compressors=last or None,
+        fill_value=0,
+    )
+    written[...] = array
+    metadata = json.loads((folder / "zarr.json").read_text())
+    codec = codec_of(metadata["codecs"], array.dtype)
+    assert codec is not None
+    return codec, folder.joinpath("c", *"0" * array.ndim).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("checksum", [False, True], ids=["", "crc32c"])
+@pytest.mark.parametrize("order", [None, (2, 1, 0), (1, 2, 0), (0, 1, 2)])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_what_zarr_wrote_is_decoded(
+    tmp_path: Path, compressor: str, order: tuple[int, ...] | None, checksum: bool, dtype: str
+) -> None:
+    array = values(dtype)
+    for endian in ("little", "big"):
+        codec, data = by_zarr(tmp_path / endian, array, compressor, order, endian, checksum)
+        assert (codec.name, codec.checksum) == (compressor, checksum)
+        assert codec.swapped == (array.itemsize > 1 and endian != sys.byteorder)
+        np.testing.assert_array_equal(decoded(codec, data, array), array)
+        np.testing.assert_array_equal(decoded(codec, off_main_thread(codec.encode, array), array), array)
+
+
+def test_members_in_another_order(tmp_path: Path) -> None:
+    array = values(shape=(3, 4, 5, 6))
+    codec, data = by_zarr(tmp_path / "a", array, "zstd", (3, 1, 0, 2), "big", True)
+    np.testing.assert_array_equal(decoded(codec, data, array), array)
+    assert codec.encode(array) == data
+    assert_refused(codec, data, values(), "3 axes cannot be put in the order")
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_a_checksum_finds_every_flipped_bit(tmp_path: Path, compressor: str) -> None:
+    array = values(shape=(2, 3, 4))
+    codec, data = by_zarr(tmp_path / "a", array, compressor, None, "little", True)
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        assert_refused(codec, bytes(damaged), array, "does not fit its checksum")
+    for length in (0, 3, 4, len(data) - 1):
+        assert_refused(codec, data[:length], array)
 
 
 # Damage

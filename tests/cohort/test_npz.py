@@ -221,3 +221,56 @@ def test_an_undamaged_file_is_read(path: Path) -> None:
     np.testing.assert_array_equal(read_all(path), PROBABILITIES)
     save_npy(path, npy(GOOD_HEADER, PROBABILITIES.tobytes()))
     np.testing.assert_array_equal(read_all(path), PROBABILITIES)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_bombs_of_other_compressors_are_refused(path: Path, method: int) -> None:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("probabilities.npy", npy(GOOD_HEADER, bytes(960)))
+    with pytest.raises(ImageError, match="compressed by method"):
+        read_all(path)
+
+
+def test_two_arrays_of_one_name(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("probabilities.npy", "probabilities"):
+            archive.writestr(name, npy(GOOD_HEADER, bytes(960)))
+    with pytest.raises(ImageError, match="two arrays 'probabilities'"):
+        read_all(path)
+
+
+def test_names_are_cut_and_kept_on_one_line(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(5):
+            archive.writestr("\n\x1b[2J" + str(number) + "x" * 60_000, b"")
+    with pytest.raises(ImageError, match="holds no array") as caught:
+        read_all(path)
+    assert len(caught.value.what) < 1000
+    assert caught.value.what.isprintable()
+
+
+def test_a_list_of_contents_that_is_too_long(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number:020d}", b"")
+    with pytest.raises(ImageError, match="list of contents has more than"):
+        read_all(path)
+
+
+def test_an_array_that_cannot_come_out_of_so_small_a_file(path: Path) -> None:
+    size = 8 * 10**12
+    header = npy(GOOD_HEADER.replace("(2, 4, 6, 5)", "(2, 10000, 10000, 10000)"))
+    save_npy(path, header + bytes(100))
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    # The size of the array, in the list of contents, as a field for large files.
+    name = data[start + 46 : start + 63]
+    data[start + 24 : start + 28] = b"\xff" * 4
+    data[start + 30 : start + 32] = (12).to_bytes(2, "little")
+    extra = b"\x01\0\x08\0" + (size + len(header)).to_bytes(8, "little")
+    data[start + 46 : start + 63] = name + extra
+    end = data.rindex(b"PK\x05\x06")
+    data[end + 12 : end + 16] = (end - start).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=f"cannot have {size + len(header)} bytes in a file of"):
+        read_all(path)

@@ -223,7 +223,7 @@ def test_a_folder_in_the_place_of_a_shard_and_a_file_for_a_folder_hold_nothing(t
     array = open_array(path)
     assert array.sharding is not None
     assert len(array.written()) == 0
-    assert len(array.sharding.written(str(first_shard(path)), array.chunk_bytes)) == 0  # gone since it was listed
+    assert len(array.sharding.written(array.folder, "c/0/0/0", array.chunk_bytes)) == 0  # gone since it was listed
     np.testing.assert_array_equal(array.read_all(), 0)
 
 
@@ -337,7 +337,7 @@ INDEX_DAMAGE: dict[str, Callable[[list[tuple[int, int]], int], tuple[int, int]]]
 
 def assert_refused(array: ChunkedArray, words: str, *, listed: bool = False) -> None:
     """Reading any chunk names the shard, and so does listing."""
-    path = first_shard(Path(array.path))
+    path = first_shard(Path(str(array.folder)))
     for box in (np.s_[0:2, 0:2, 0:2], np.s_[3:4, 0:1, 3:4]):
         with pytest.raises(StoreError, match=words) as caught:
             read(array, box)
@@ -530,8 +530,6 @@ def test_layouts_that_are_read_directly(changes: dict[str, Any], first: bool, ch
         [*metadata(), {"name": "zstd", "configuration": {"level": 0}}],
         [*metadata(), CRC32C],
         metadata(codecs=metadata()),
-        metadata(codecs=[BIG]),
-        metadata(codecs=[BYTES, CRC32C]),
         metadata(codecs=[]),
         metadata(index_codecs=[]),
         metadata(index_codecs=[CRC32C]),
@@ -541,7 +539,7 @@ def test_layouts_that_are_read_directly(changes: dict[str, Any], first: bool, ch
         metadata(index_location="middle"),
     ],
 )
-def test_every_other_layout_is_left_to_zarr(codecs: list[dict[str, Any]]) -> None:
+def test_every_other_layout_is_refused(codecs: list[dict[str, Any]]) -> None:
     assert layout(codecs) is None
 
 
@@ -576,7 +574,7 @@ def test_metadata_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[s
 
 @pytest.mark.parametrize(
     ("chunk", "words"),
-    [([1, 1, 1], "4194305 chunks, more than"), ([1 << 15, 1 << 15, 2], "more than 2147483648 bytes")],
+    [([1, 1, 1], "4194305 chunks, more than"), ([1 << 15, 1 << 15, 2], "more than 1073741824 bytes")],
 )
 def test_shards_of_too_many_or_too_large_chunks_are_refused(tmp_path: Path, chunk: list[int], words: str) -> None:
     file = tmp_path / "a" / "zarr.json"

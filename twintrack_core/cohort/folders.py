@@ -8,12 +8,25 @@ from pathlib import Path
 
 from twintrack_core.cohort.images import READ_SUFFIXES, image_suffix
 from twintrack_core.errors import RequestError
-from twintrack_core.names import check_case_name
+from twintrack_core.names import check_case_name, shown
 
 
 def folder_name(folder: Path) -> str:
-    """Return the last part of a folder's path, also for ``.`` and paths with ``..``; links are kept as they are."""
-    return os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - Path.resolve would follow links
+    """Return the last part of a folder's path, also for ``.`` and paths with ``..``; links are kept as they are.
+
+    Raises
+    ------
+    RequestError
+        If it is not Unicode, so that no file of ours could hold it.
+    """
+    name = os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - Path.resolve would follow links
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:  # the file system's bytes are no UTF-8
+        raise RequestError(
+            f"The name of the folder {name!r} is not Unicode.", "Allowed: names in UTF-8.", "Rename the folder."
+        ) from error
+    return name
 
 
 def check_folders(folders: Sequence[Path], what: str) -> None:
@@ -113,8 +126,8 @@ def missing(cases: Sequence[str], folder: Path, what: str, pattern: str, action:
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:
-    """Join names for a message, the first few of them."""
-    texts = [str(name) for name in names]
+    """Join names for a message, the first few of them, each on one line and not all of a long one."""
+    texts = [shown(name) for name in names]
     rest = len(texts) - limit
     return ", ".join(texts[:limit]) + (f" and {rest} more" if rest > 0 else "")
 

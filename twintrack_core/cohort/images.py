@@ -1,13 +1,17 @@
 """Image files on SimpleITK: NIfTI, MetaImage and NRRD to and from arrays (z, y, x) with their geometry.
 
 What ITK does in silence is checked or undone: see `nifti` and `compressed`; and a direction that NIfTI cannot hold,
-which ITK replaces, is refused.
+which ITK replaces, is refused. ITK sees no file before its header was checked, and is told the format: left to itself
+it tries every format it knows.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +21,9 @@ import numpy.typing as npt
 
 from twintrack_core.cohort import compressed, nifti
 from twintrack_core.cohort.case import Geometry
+from twintrack_core.cohort.headers import read_header
 from twintrack_core.errors import GeometryError, ImageError, RequestError, WorkError
+from twintrack_core.storage.memory import require_memory
 
 READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 """Endings of image files that are read."""
@@ -90,7 +96,8 @@ def read_volume(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     info = _info(path, reader)
     places, values = _scan(info)
     try:
-        image = reader.Execute()
+        with _one_at_a_time:
+            image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
         raise _unreadable(path, error) from error
     array = cast("npt.NDArray[Any]", _simpleitk().GetArrayFromImage(image))
@@ -164,6 +171,14 @@ def image_suffix(name: str) -> str | None:
     return next((suffix for suffix in READ_SUFFIXES if name.endswith(suffix)), None)
 
 
+_FORMATS = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+    ".nrrd": "NrrdImageIO",
+}
+_ADVICE = "Copy or make the file again."
 _WRITE_ADVICE = "Check that the disk has room and the folder can be written to."
 
 
@@ -172,7 +187,24 @@ def _simpleitk() -> Any:
         import SimpleITK
     except ImportError as error:
         raise WorkError("Cannot read images without SimpleITK.", None, "pip install twintrack-core[io]") from error
+    with _one_at_a_time:
+        _set_up(SimpleITK)
     return SimpleITK
+
+
+_one_at_a_time = threading.Lock()  # ITK's readers corrupt memory now and then where several threads use them
+
+
+@functools.cache
+def _set_up(sitk: Any) -> None:
+    """Read and write once before several threads do: ITK makes tables on first use, as one thread must."""
+    sitk.ProcessObject.GlobalWarningDisplayOff()  # it would print them beside our errors, on stderr
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, name in _FORMATS.items():
+            if suffix in WRITE_SUFFIXES:
+                path = f"{folder}/image{suffix}"
+                sitk.WriteImage(sitk.GetImageFromArray(np.zeros((1, 1, 1), dtype=np.float32)), path)
+                sitk.ReadImage(path, imageIO=name)
 
 
 def _open(path: Path) -> Any:
@@ -180,13 +212,32 @@ def _open(path: Path) -> Any:
     sitk = _simpleitk()
     if not path.is_file():
         raise RequestError(f"There is no image file {path}.")
+    size = _check_header(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
+        with _one_at_a_time:
+            reader.SetFileName(str(path))
+            reader.SetImageIO(_FORMATS[image_suffix(path.name) or ""])
+            reader.ReadImageInformation()
+    except (RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from error
+    if size is not None and reader.GetSize() != size:
+        raise ImageError(f"{path} has the size {reader.GetSize()} to ITK, but {size} by its header.", None, _ADVICE)
     return reader
+
+
+def _check_header(path: Path) -> tuple[int, ...] | None:
+    """Check what a file's header announces; return the size if that is known by now, the fastest axis first."""
+    suffix = image_suffix(path.name)
+    if suffix is None:
+        raise RequestError(f"{path} is no image file.", f"Allowed endings: {' '.join(READ_SUFFIXES)}.")
+    if suffix in nifti.SUFFIXES:
+        nifti.check_header(path)
+        return None
+    try:
+        return read_header(path).size
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _info(path: Path, reader: Any) -> ImageInfo:
@@ -218,7 +269,10 @@ def _info(path: Path, reader: Any) -> ImageInfo:
         geometry = Geometry((spacing[2], spacing[1], spacing[0]), (origin[0], origin[1], origin[2]), tuple(direction))
     except GeometryError as error:
         raise GeometryError(f"{path}: {error.what}", error.allowed, error.action) from error
-    return ImageInfo(path, (size[2], size[1], size[0]), np.dtype(dtypes[pixel]), geometry)
+    info = ImageInfo(path, (size[2], size[1], size[0]), np.dtype(dtypes[pixel]), geometry)
+    n_bytes = math.prod(info.shape) * info.dtype.itemsize
+    require_memory(str(path), n_bytes, ImageError, "Use a machine with more memory, or crop the image.")
+    return info
 
 
 def _scan(info: ImageInfo) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -97,7 +97,8 @@ def _unexpected(values: npt.NDArray[Any], allowed: range | None) -> str | None:
     else:
         wrong = np.zeros(values.shape, dtype=bool)
     if values.dtype.kind == "f":
-        wrong |= ~np.isfinite(values) | (np.rint(values) != values)
+        with np.errstate(invalid="ignore"):  # of NaN that signal
+            wrong |= ~np.isfinite(values) | (np.rint(values) != values)
     if not wrong.any():
         return None
     found, counts = np.unique(values[wrong], return_counts=True)

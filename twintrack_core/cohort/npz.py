@@ -2,12 +2,13 @@
 
 An .npz file is a zip archive of .npy files. The .npy header is read and checked before anything is allocated, and the
 values are then read straight from the decompressor: no object is unpickled, and a file holds what it announces or is
-refused.
+refused. Only what NumPy writes is read: members as they are or deflated, whose decompressor can be asked for a block;
+those of bzip2 and LZMA give a gigabyte at once.
 """
 
 from __future__ import annotations
 
-import lzma
+import io
 import math
 import struct
 import tokenize
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from twintrack_core.cohort.folders import listed
 from twintrack_core.cohort.scores import block_slices
-from twintrack_core.errors import ImageError, RequestError
+from twintrack_core.errors import ImageError, RequestError, TwinTrackError
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def open_probabilities(path: Path, key: str = "probabilities") -> ProbabilityFil
             "Allowed: an array of floating-point numbers.",
             "Save it again as a plain array.",
         )
-    if dtype.kind != "f" or dtype.itemsize > 8 or len(shape) != 4 or min(shape) < 1:
+    if dtype.kind != "f" or dtype.itemsize > 8 or len(shape) != 4 or not all(map(_is_size, shape)):
         raise ImageError(
-            f"{path}: {key!r} has dtype {dtype} and shape {shape}.",
+            f"{path}: {key!r} has dtype {dtype!s:.60} and shape {shape!s:.60}.",
             "Allowed: float16, float32 or float64 with axes (class, z, y, x).",
         )
     expected = header_bytes + math.prod(shape) * dtype.itemsize
@@ -116,36 +117,76 @@ def open_probabilities(path: Path, key: str = "probabilities") -> ProbabilityFil
 
 
 _ADVICE = "Copy or make the file again."
+_MAX_LIST_BYTES = 1 << 20  # some ten thousand arrays; listing them takes ten times as much memory
+_MAX_RATIO = 1032  # what deflate makes of one byte at most
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     EOFError,
     struct.error,
     NotImplementedError,
-    UnicodeDecodeError,  # a name marked as UTF-8 that is not
+    ValueError,  # of places before the beginning, and of a name marked as UTF-8 that is not
+    OverflowError,
 )
+
+
+class _File(io.FileIO):
+    """A file that does not let `zipfile` read a whole disk into its list of contents."""
+
+    listed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not self.listed and size is not None and size > _MAX_LIST_BYTES:
+            raise zipfile.BadZipFile(f"its list of contents has more than {_MAX_LIST_BYTES} bytes")
+        return super().read(-1 if size is None else size) or b""
 
 
 @contextmanager
 def _member(path: Path, key: str) -> Iterator[tuple[IO[bytes], int]]:
     """Open one array of an .npz file: its stream and its size in bytes. Damage found meanwhile is an ImageError."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-            if key not in entries:
-                raise ImageError(
-                    f"{path} holds no array {key!r}, but {listed(entries) or 'nothing'}.",
-                    f"Allowed: .npz files with {key!r}, as nnU-Net writes them.",
-                )
-            if entries[key].flag_bits & 1:
-                raise ImageError(f"{path} is encrypted.", "Allowed: plain .npz files.")
-            with archive.open(entries[key]) as stream:
-                yield stream, entries[key].file_size
+        with _File(path) as file, zipfile.ZipFile(file) as archive:
+            file.listed = True
+            entry = _find(archive, path, key)
+            with archive.open(entry) as stream:
+                yield stream, entry.file_size
+    except TwinTrackError:
+        raise
     except _DAMAGE as error:
-        raise ImageError(f"{path} is cut off, damaged or not an .npz file: {error}.", None, _ADVICE) from error
+        raise ImageError(f"{path} is cut off, damaged or not an .npz file: {error!s:.200}.", None, _ADVICE) from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.", None, _ADVICE) from error
+
+
+def _find(archive: zipfile.ZipFile, path: Path, key: str) -> zipfile.ZipInfo:
+    """Return where the one array ``key`` is, once what is said about it can be true."""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename.removesuffix(".npy")
+        if name in entries:  # readers differ in which of the two they take
+            raise ImageError(f"{path} holds two arrays {name!r:.80}.", "Allowed: different names.", _ADVICE)
+        entries[name] = entry
+    if key not in entries:
+        raise ImageError(
+            f"{path} holds no array {key!r}, but {listed(entries) or 'nothing'}.",
+            f"Allowed: .npz files with {key!r}, as nnU-Net writes them.",
+        )
+    found = entries[key]
+    if found.flag_bits & 1:
+        raise ImageError(f"{path} is encrypted.", "Allowed: plain .npz files.")
+    if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ImageError(
+            f"{path}: {key!r} is compressed by method {found.compress_type}.",
+            "Allowed: no compression, or deflate, as NumPy writes them.",
+            "Save it again with numpy.savez_compressed.",
+        )
+    if found.file_size > _MAX_RATIO * path.stat().st_size:
+        raise ImageError(
+            f"{path} is damaged: {key!r} cannot have {found.file_size} bytes in a file of {path.stat().st_size}.",
+            None,
+            _ADVICE,
+        )
+    return found
 
 
 def _read_header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -160,6 +201,10 @@ def _read_header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, 
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         reason = (str(error).splitlines() or ["nonsense"])[0][:100].rstrip(" .:")
         raise ImageError(f"{path} holds an array with a damaged header: {reason}.", None, _ADVICE) from error
+
+
+def _is_size(length: Any) -> bool:
+    return type(length) is int and 1 <= length < 1 << 40
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> bytes:

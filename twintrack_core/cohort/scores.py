@@ -41,10 +41,11 @@ def check_on_invalid(on_invalid: str) -> None:
 
 def to_float16(scores: npt.NDArray[Any], floor: float) -> npt.NDArray[np.float16]:
     """Round valid scores to float16 and set those that are then below ``floor`` to 0; same shape."""
-    rounded = scores.astype(np.float16)
-    # Below the floor means the stored score is: so no score between 0 and the floor is left.
-    rounded[rounded.astype(np.float32) < max(floor, 0.0)] = 0
-    rounded += np.float16(0)  # -0.0 becomes 0
+    with np.errstate(invalid="ignore"):  # of NaN that signal, which is refused elsewhere
+        rounded = scores.astype(np.float16)
+        # Below the floor means the stored score is: so no score between 0 and the floor is left.
+        rounded[rounded.astype(np.float32) < max(floor, 0.0)] = 0
+        rounded += np.float16(0)  # -0.0 becomes 0
     return rounded
 
 
@@ -79,10 +80,11 @@ class ScoreCheck:
         array
             float32 of the same shape, clipped if asked; 0 where a score is invalid.
         """
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and so stays invalid
+        # A float64 beyond float32 becomes infinite, and so stays invalid; NaN may signal.
+        with np.errstate(over="ignore", invalid="ignore"):
             values = block.astype(np.float32, copy=False)
-        if values.min() >= LOWEST_VALID and values.max() <= HIGHEST_VALID:  # False if there is a NaN
-            return values
+            if values.min() >= LOWEST_VALID and values.max() <= HIGHEST_VALID:  # False if there is a NaN
+                return values
         if self.clip:
             values = np.clip(values, np.float32(0), np.float32(1))  # keeps NaN
         wrong = np.flatnonzero(~is_valid(values))
