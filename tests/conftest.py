@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,13 @@ def cells() -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} does not exist")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting() -> Iterator[None]:
+    """Read what is damaged again at once."""
+    from twintrack_core.storage import retry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retry, "WAITS", (0.0, 0.0))
+        yield

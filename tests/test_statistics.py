@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from twintrack_core.codes import N_CODES
 from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
+from twintrack_core.storage.local import LocalFolder
 
 
 def histogram(seed: int, raters: tuple[str, ...] = ("ann", "bob"), n: int = 40) -> JointHistogram:
@@ -194,14 +196,14 @@ def test_saving_overwrites_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_an_incomplete_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = zarr.Group.create_array
+    write = LocalFolder.write
 
-    def fail(self: zarr.Group, name: str, **options: Any) -> Any:
-        if name == "count":
+    def fail(self: LocalFolder, key: str, data: bytes) -> None:
+        if key.startswith("count"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return create(self, name, **options)
+        write(self, key, data)
 
-    monkeypatch.setattr(zarr.Group, "create_array", fail)
+    monkeypatch.setattr(LocalFolder, "write", fail)
     with pytest.raises(WorkError, match="No space left"):
         MIXED.save(tmp_path / "s.zarr")
     with pytest.raises(StoreError, match="cut off"):
@@ -327,7 +329,7 @@ def _replace(array: str, dtype: str, shape: tuple[int, ...], chunks: tuple[int, 
         (_set("offset", -1, 2**62), "too large"),
         (_truncate, "count cannot be read"),
         (_flip, "count cannot be read"),
-        (lambda path: (path / "count" / "c" / "0").unlink(), "lacks 1 of its chunks"),
+        (lambda path: (path / "count" / "c" / "0").unlink(), "lacks its chunk c/0"),
         (lambda path: shutil.rmtree(path / "count"), "count cannot be read"),
         (lambda path: (path / "count" / "zarr.json").write_text("{}"), "count cannot be read"),
         (_replace("count", "float64", (120,), (120,)), "count is float64"),
@@ -347,3 +349,9 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     for name in ("nowhere", "file", "."):
         with pytest.raises(RequestError):
             CohortStatistics.load(tmp_path / name)
+
+
+def test_statistics_larger_than_memory_are_refused(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda name: 8)
+    with pytest.raises(StoreError, match=r"takes 0\.0 GiB; this machine has"):
+        CohortStatistics.load(intact)

@@ -9,15 +9,28 @@ from pathlib import Path
 from twintrack_core.errors import RequestError, WorkError
 
 
+def require_local(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` if it is one: a URL would become folders of odd names.
+
+    Raises
+    ------
+    RequestError
+        If it is a URL.
+    """
+    if "://" in os.fspath(path):
+        raise RequestError(f"{path} is a URL, and only stores are written to URLs.", "Allowed: a path on this machine.")
+    return Path(path)
+
+
 def require_new(path: str | os.PathLike[str]) -> Path:
     """Return ``path`` if nothing is there.
 
     Raises
     ------
     RequestError
-        If something is, or if its folder does not exist.
+        If something is, if its folder does not exist, or if it is a URL.
     """
-    place = Path(path)
+    place = require_local(path)
     if place.exists() or place.is_symlink():
         raise RequestError(
             f"{place} exists already.", "Allowed: a path that does not exist.", "Choose another, or remove it."

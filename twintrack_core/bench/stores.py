@@ -69,9 +69,9 @@ def cohort(
     names = [f"case{index:04d}" for index in range(cases)]
     writer = CohortWriter(path, names)
     scores, votes = arrays(kind, shape)
-    case = writer.begin_case(names[0], raters=RATERS, geometry=Geometry(), attributes={}, source={})
-    _write(case / "probability", scores if members == 1 else np.stack([scores] * members), layout)
-    _write(case / "votes", votes, layout)
+    writer.begin_case(names[0], raters=RATERS, geometry=Geometry(), attributes={}, source={})
+    _write(path / names[0] / "probability", scores if members == 1 else np.stack([scores] * members), layout)
+    _write(path / names[0] / "votes", votes, layout)
     writer.end_case(names[0])
     for name in names[1:]:
         shutil.copytree(path / names[0], path / name, copy_function=os.link)

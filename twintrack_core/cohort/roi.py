@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -65,7 +65,7 @@ def parse_roi(text: str) -> RoiRule:
     """
     match = _RULE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise RequestError(f"{text!r} is no rule for a region of interest.", ALLOWED)
+        raise RequestError(f"{text!r:.80} is no rule for a region of interest.", ALLOWED)
     if match["voxels"]:
         return RoiRule("raters", int(match["voxels"]))
     return RoiRule(text.partition("+")[0], float(match["mm"] or 0))
@@ -103,6 +103,9 @@ class BoxRegion:
         mask[tuple(common)] = 1
         return mask
 
+    def expect(self, boxes: Iterable[Box], scratch: Scratch) -> None:
+        """Say where `inside` will be asked for; nothing is read for it."""
+
     @property
     def size(self) -> int:
         """Voxels inside."""
@@ -129,10 +132,7 @@ class MaskRegion:
 
     def inside(self, box: Box, scratch: Scratch) -> bool | npt.NDArray[np.uint8]:
         """Whether all or none of a box of voxels is inside, or a uint8 mask of its shape."""
-        wide = tuple(
-            slice(max(0, s.start - halo), min(size, s.stop + halo))
-            for s, halo, size in zip(box, self.halo, self.mask.shape, strict=True)
-        )
+        wide = self._wide(box)
         mask = scratch.array("region", tuple(s.stop - s.start for s in wide), bool)
         self.mask.read(wide, mask, scratch)
         if not mask.any():
@@ -141,6 +141,17 @@ class MaskRegion:
             return mask.view(np.uint8)
         core = tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, wide, strict=True))
         return np.ascontiguousarray(_dilated(mask, self.margin_mm, self.spacing_mm)[core]).view(np.uint8)
+
+    def _wide(self, box: Box) -> Box:
+        """All voxels of the mask that reach a box."""
+        return tuple(
+            slice(max(0, s.start - halo), min(size, s.stop + halo))
+            for s, halo, size in zip(box, self.halo, self.mask.shape, strict=True)
+        )
+
+    def expect(self, boxes: Iterable[Box], scratch: Scratch) -> None:
+        """Say where `inside` will be asked for; see `ChunkedArray.expect`."""
+        self.mask.expect(map(self._wide, boxes), scratch)
 
 
 Region = BoxRegion | MaskRegion
@@ -179,8 +190,11 @@ def marked_bounds(votes: ChunkedArray) -> list[tuple[int, int]] | None:
     """First and last index per axis that any rater marked, None without a mark. Reads written chunks only."""
     scratch = Scratch()
     bounds: list[tuple[int, int]] | None = None
-    for index in votes.written():
-        box = votes.box(tuple(index.tolist()))
+    listed = votes.listed()
+    scratch.require([] if listed is None else [(votes.folder, listed)])
+    boxes = [votes.box(tuple(index)) for index in (votes.written() if listed is None else listed).tolist()]
+    votes.expect(boxes, scratch)
+    for box in boxes:
         if bounds is not None and contains(bounds, box):
             continue
         chunk = scratch.array("votes", tuple(s.stop - s.start for s in box), np.uint8)

@@ -7,8 +7,6 @@ its own bytes; never a whole shard. Nothing the index says is used before it is 
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.cohort.codecs import Codec, codec_of
+from twintrack_core.storage import File, Folder
 
 _ABSENT = np.uint64(2**64 - 1)  # offset and length of a chunk that was never written
 _CHECKSUM_BYTES = 4
@@ -41,7 +40,7 @@ class ShardIndex:
         (n, 2) int64, offset and length in bytes of each chunk in C order; length 0 where it was never written.
     """
 
-    version: tuple[int, ...]
+    version: tuple[object, ...]
     extents: npt.NDArray[np.int64]
 
 
@@ -52,7 +51,7 @@ class KnownShards:
         self._indices: dict[str, ShardIndex] = {}
         self._n_bytes = 0
 
-    def get(self, path: str, version: tuple[int, ...]) -> ShardIndex | None:
+    def get(self, path: str, version: tuple[object, ...]) -> ShardIndex | None:
         """Return a shard's index if it is known and the file is still the same."""
         index = self._indices.pop(path, None)
         if index is None:
@@ -62,6 +61,10 @@ class KnownShards:
             return None
         self._indices[path] = index  # last in the order, so the last to go
         return index
+
+    def last(self, path: str) -> ShardIndex | None:
+        """Return a shard's index if it is known, whether or not the file is still the same."""
+        return self._indices.get(path)
 
     def keep(self, path: str, index: ShardIndex) -> None:
         """Keep a shard's index that is not known, and let go of the ones not asked for longest."""
@@ -103,12 +106,14 @@ class Sharding:
         """Size of an index and its checksum."""
         return 16 * math.prod(self.chunks) + _CHECKSUM_BYTES * self.checksum
 
-    def read(self, path: str, place: Sequence[int], chunk_bytes: int, known: KnownShards) -> bytes | None:
+    def read(
+        self, folder: Folder, key: str, place: Sequence[int], chunk_bytes: int, known: KnownShards
+    ) -> bytes | None:
         """Read the bytes of one chunk.
 
         Parameters
         ----------
-        path
+        folder, key
             File of the shard.
         place
             Index of the chunk within the shard.
@@ -129,41 +134,54 @@ class Sharding:
         OSError
             If the file cannot be read.
         """
-        file = _open(path)
+        name = f"{folder}/{key}"
+        if folder.local is None and (index := known.last(name)) is not None:  # looking whether it is the same costs
+            offset, length = index.extents[self.number(place)].tolist()
+            return folder.read_range(key, offset, length) if length else None
+        file = self._open(folder, key)
         if file is None:
             return None
-        descriptor, status = file
-        try:
-            version = (status.st_ino, status.st_size, status.st_mtime_ns)
-            index = known.get(path, version)
+        with file:
+            index = known.get(name, file.version)
             if index is None:
-                index = ShardIndex(version, self._extents(descriptor, status.st_size, chunk_bytes))
-                known.keep(path, index)
-            number = 0
-            for i, n in zip(place, self.chunks, strict=True):
-                number = number * n + i
-            offset, length = index.extents[number].tolist()
-            return _read(descriptor, length, offset) if length else None
-        finally:
-            os.close(descriptor)
+                index = ShardIndex(file.version, self._extents(file, chunk_bytes))
+                known.keep(name, index)
+            offset, length = index.extents[self.number(place)].tolist()
+            return _read(file, length, offset) if length else None
 
-    def written(self, path: str, chunk_bytes: int) -> npt.NDArray[np.int64]:
+    def number(self, place: Sequence[int]) -> int:
+        """Where a chunk stands in the index."""
+        number = 0
+        for i, n in zip(place, self.chunks, strict=True):
+            number = number * n + i
+        return number
+
+    def written(self, folder: Folder, key: str, chunk_bytes: int) -> npt.NDArray[np.int64]:
         """Indices within a shard of the chunks that were written, (n, ndim); see `read`."""
-        file = _open(path)
-        if file is None:
+        extents = self.extents(folder, key, chunk_bytes)
+        if extents is None:
             return np.empty((0, len(self.chunks)), dtype=np.int64)
-        descriptor, status = file
-        try:
-            lengths = self._extents(descriptor, status.st_size, chunk_bytes)[:, 1]
-        finally:
-            os.close(descriptor)
-        return np.stack(np.unravel_index(np.flatnonzero(lengths), self.chunks), axis=1)
+        return np.stack(np.unravel_index(np.flatnonzero(extents[:, 1]), self.chunks), axis=1)
 
-    def _extents(self, descriptor: int, size: int, chunk_bytes: int) -> npt.NDArray[np.int64]:
-        """Read the index of an open shard of ``size`` bytes and check it."""
+    def extents(self, folder: Folder, key: str, chunk_bytes: int) -> npt.NDArray[np.int64] | None:
+        """Read a shard's index, as `ShardIndex` has it; None where there is no file."""
+        file = self._open(folder, key)
+        if file is None:
+            return None
+        with file:
+            return self._extents(file, chunk_bytes)
+
+    def _open(self, folder: Folder, key: str) -> File | None:
+        if self.index_first:
+            return folder.open(key, head=self.index_bytes)
+        return folder.open(key, tail=self.index_bytes)
+
+    def _extents(self, file: File, chunk_bytes: int) -> npt.NDArray[np.int64]:
+        """Read the index of an open shard and check it."""
+        size = file.size
         if size < self.index_bytes:
             raise ShardError(f"it has {size} bytes, its index alone has {self.index_bytes}")
-        data = _read(descriptor, self.index_bytes, 0 if self.index_first else size - self.index_bytes)
+        data = _read(file, self.index_bytes, 0 if self.index_first else size - self.index_bytes)
         if self.checksum:
             data, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
             if _crc32c(data) != int.from_bytes(checksum, "little"):
@@ -188,9 +206,9 @@ class Sharding:
 
 
 def sharding_of(
-    codecs: Sequence[Mapping[str, Any]], shard: tuple[int, ...], dtype: np.dtype[Any]
+    codecs: Sequence[Any], shard: tuple[int, ...], dtype: np.dtype[Any]
 ) -> tuple[Sharding, tuple[int, ...], Codec] | None:
-    """Layout of the shards, shape of a chunk and its codec, or None where only zarr-python knows how to read them.
+    """Layout of the shards, shape of a chunk and its codec, or None where there are none that this package can read.
 
     Parameters
     ----------
@@ -206,7 +224,7 @@ def sharding_of(
     ValueError
         If a shard cannot be divided as it says, or into too many chunks.
     """
-    if len(codecs) != 1 or codecs[0].get("name") != "sharding_indexed":
+    if len(codecs) != 1 or not isinstance(codecs[0], Mapping) or codecs[0].get("name") != "sharding_indexed":
         return None
     options = codecs[0]["configuration"]
     inner = tuple(options["chunk_shape"])
@@ -215,38 +233,23 @@ def sharding_of(
     ):
         raise ValueError(f"its shards of {shard} voxels cannot be divided into chunks of {inner!r:.80}")
     codec = codec_of(options["codecs"], dtype)
-    index_codecs = list(options["index_codecs"])
-    checksum = len(index_codecs) > 1 and index_codecs[-1].get("name") == "crc32c"
-    index_codec = codec_of(index_codecs[:-1] if checksum else index_codecs, np.dtype(np.uint64))
+    index_codec = codec_of(options["index_codecs"], np.dtype(np.uint64))
     location = options.get("index_location", "end")
-    if codec is None or index_codec != Codec("none") or location not in ("start", "end"):
+    if codec is None or index_codec is None or location not in ("start", "end"):
         return None
-    sharding = Sharding(tuple(s // n for s, n in zip(shard, inner, strict=True)), location == "start", checksum)
+    if index_codec not in (Codec("none"), Codec("none", checksum=True)):
+        return None
+    per_shard = tuple(s // n for s, n in zip(shard, inner, strict=True))
+    sharding = Sharding(per_shard, location == "start", index_codec.checksum)
     if sharding.index_bytes > _MAX_INDEX_BYTES:
         raise ValueError(f"its shards have {math.prod(sharding.chunks)} chunks, more than {_MAX_INDEX_BYTES // 16}")
     return sharding, inner, codec
 
 
-def _open(path: str) -> tuple[int, os.stat_result] | None:
-    """Open a file by its descriptor, which takes half as long; None where there is no file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        return descriptor, status
-    os.close(descriptor)
-    return None
-
-
-def _read(descriptor: int, length: int, offset: int) -> bytes:
-    data = os.pread(descriptor, length, offset)
-    while len(data) < length:  # one call returns 2 GiB at most, and less from some network file systems
-        more = os.pread(descriptor, length - len(data), offset + len(data))
-        if not more:
-            raise ShardError(f"it ended at {offset + len(data)} bytes while it was read")
-        data += more
+def _read(file: File, length: int, offset: int) -> bytes:
+    data = file.read(length, offset)
+    if len(data) < length:
+        raise ShardError(f"it ended at {offset + len(data)} bytes while it was read")
     return data
 
 

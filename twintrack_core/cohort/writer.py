@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from twintrack_core.codes import MAX_RATERS, SCORE_DTYPES
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.chunks import ChunkedArray, Scratch, open_array, write_atomically
+from twintrack_core.cohort.chunks import ChunkedArray, Scratch, describe_array
 from twintrack_core.cohort.store import (
     DIMENSIONS,
     FORMAT,
@@ -29,7 +27,9 @@ from twintrack_core.cohort.store import (
 )
 from twintrack_core.errors import GeometryError, RequestError, StoreError
 from twintrack_core.names import check_case_name, some
-from twintrack_core.paths import require_new
+from twintrack_core.storage import Folder, new_folder, open_folder
+from twintrack_core.storage.folder import LOCK, METADATA, is_begun
+from twintrack_core.storage.metadata import OTHER_OUTPUT, require_same
 
 _TARGET_VOXELS = 1 << 18  # a chunk of scores and votes, and a table's hot lines, stay in a core's L2 cache
 
@@ -51,13 +51,17 @@ class CohortWriter:
     Parameters
     ----------
     path
-        Folder to make.
+        Folder to make, or the URL of one. It may hold the lock of this run, and nothing else.
     names
         Cases to expect.
     source
         What is recorded of the store as a whole.
     resume
-        Continue a store of the same cases and source that was cut off.
+        Continue a store of the same cases, source and run that was cut off. What is there stays, since workers of a
+        run that was killed may be writing yet: the same bytes.
+    run
+        What else tells one run from another, as JSON: by name, the settings that decide about the bytes. It is
+        recorded until the store is finished.
 
     Raises
     ------
@@ -67,51 +71,58 @@ class CohortWriter:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Folder,
         names: Sequence[str],
         *,
         source: Mapping[str, Any] | None = None,
         resume: bool = False,
+        run: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.folder = open_folder(path)
         self.names = tuple(check_case_name(name, str(path)) for name in names)
         if not self.names or len(set(self.names)) != len(self.names):
             raise RequestError(
                 f"{path}: {len(self.names)} cases are no cohort.", "Allowed: one or more, named uniquely."
             )
-        attributes = {"format": FORMAT, "version": VERSION, "cases": list(self.names), "source": dict(source or {})}
-        self._attributes = json.loads(_json(attributes, self.path))  # as a resumed run will find them
-        if resume and (self.path / "zarr.json").is_file():
+        attributes: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "cases": list(self.names),
+            "source": dict(source or {}),
+        }
+        if run is not None:
+            attributes["run"] = dict(run)
+        self._attributes = json.loads(_json(attributes, self.folder))  # as a resumed run will find them
+        if resume and self.folder.has(METADATA):
             self._check_same_run()
-        elif self.path.exists() and not (resume and self.path.is_dir() and self._leftovers() == {*self.path.iterdir()}):
-            require_new(path)
+        elif self.folder.exists() and not (self._is_locked() or (resume and is_begun(self.folder))):
+            new_folder(self.folder)
         else:
-            _write_group(self.path, {**self._attributes, "complete": False})
-        for leftover in self._leftovers():
-            leftover.unlink()
+            _write_group(self.folder, {**self._attributes, "complete": False})
+        self.folder.sweep(deep=False)
 
-    def _leftovers(self) -> set[Path]:
-        """What a run leaves that is killed while it writes the root's metadata."""
-        return {*self.path.glob("zarr.json.*.partial")}
+    def _is_locked(self) -> bool:
+        """Whether nothing is there but the lock of this run."""
+        return self.folder.names() == frozenset({LOCK})
 
     def _check_same_run(self) -> None:
-        found = read_attributes(self.path, FORMAT, VERSION)
-        for key, wanted in self._attributes.items():
-            if found.get(key) != wanted:
-                raise RequestError(
-                    f"{self.path} was begun by another run: its {key} is {found.get(key)!r:.120}, not {wanted!r:.120}.",
-                    "Allowed: resuming a run with the same input and the same map.",
-                    "Choose another output, or remove this one.",
-                )
+        found = read_attributes(self.folder, FORMAT, VERSION)
+        wanted = dict(self._attributes)
+        if found.get("complete") is True:
+            wanted.pop("run", None)  # a finished store does not tell of which run it is any more
+            left_out = found.get("skipped", {})
+            wanted["cases"] = [name for name in self.names if name not in left_out]
+        for key, value in wanted.items():
+            require_same(self.folder, key, found.get(key), value)
 
     @property
     def finished(self) -> bool:
         """Whether the whole store is there."""
-        return is_complete(self.path)
+        return is_complete(self.folder)
 
     def has_case(self, name: str) -> bool:
         """Whether a case is there and complete."""
-        return is_complete(self.path / name)
+        return is_complete(self.folder / name)
 
     def begin_case(
         self,
@@ -121,35 +132,43 @@ class CohortWriter:
         geometry: Geometry,
         attributes: Mapping[str, Any],
         source: Mapping[str, Any],
-    ) -> Path:
-        """Make the case's group, removing what an earlier run left of it. Returns its folder."""
+    ) -> Folder:
+        """Make the case's group unless it is there, and return its folder.
+
+        Raises
+        ------
+        RequestError
+            If the store expects no such case, or the one that is there is described otherwise.
+        """
         if name not in self.names:
-            raise RequestError(f"{self.path} does not expect a case {name!r}.", f"Allowed: {some(self.names)}.")
-        folder = self.path / name
-        if folder.exists():
-            shutil.rmtree(folder)
-        _write_group(
-            folder,
-            {
-                "raters": list(raters),
-                "spacing_mm": list(map(float, geometry.spacing_mm)),
-                "geometry": {
-                    "origin": list(map(float, geometry.origin)),
-                    "direction": list(map(float, geometry.direction)),
-                },
-                "attributes": dict(attributes),
-                "source": dict(source),
-                "complete": False,
+            raise RequestError(f"{self.folder} does not expect a case {name!r}.", f"Allowed: {some(self.names)}.")
+        folder = self.folder / name
+        described = {
+            "raters": list(raters),
+            "spacing_mm": list(map(float, geometry.spacing_mm)),
+            "geometry": {
+                "origin": list(map(float, geometry.origin)),
+                "direction": list(map(float, geometry.direction)),
             },
-        )
+            "attributes": dict(attributes),
+            "source": dict(source),
+        }
+        content = _group({**described, "complete": False}, folder)
+        if not folder.create(METADATA, content):
+            found = twintrack_attributes(folder)
+            for key, wanted in json.loads(content)["attributes"]["twintrack"].items():
+                if key != "complete":
+                    require_same(folder, key, found.get(key), wanted)
         return folder
 
     def end_case(self, name: str) -> None:
-        """Mark a case complete."""
-        _mark_complete(self.path / name)
+        """Mark a case complete, and remove what writers of it left that were killed."""
+        folder = self.folder / name
+        folder.sweep()
+        _mark_complete(folder)
 
     def write_case(self, case: Case) -> None:
-        """Write a whole case. Chunks that hold nothing but zeros stay unwritten.
+        """Write a whole case. Chunks that hold nothing but zeros stay unwritten; those that are there are replaced.
 
         Raises
         ------
@@ -157,7 +176,7 @@ class CohortWriter:
             If its arrays differ in shape.
         RequestError
             If it has other dtypes than `Case` says, more than 8 raters, raters of one name, votes without raters or
-            raters without votes, or attributes that JSON cannot hold.
+            raters without votes, or attributes that JSON cannot hold; or if another run began it otherwise.
         """
         _check_case(case)
         folder = self.begin_case(
@@ -171,31 +190,55 @@ class CohortWriter:
                     pool.submit(_write_array, folder / name, array).result()
         self.end_case(case.name)
 
-    def finish(self) -> None:
+    def finish(self, skipped: Mapping[str, str] | None = None) -> None:
         """Mark the store complete.
+
+        Parameters
+        ----------
+        skipped
+            Cases that it is complete without, and why; what is there of them is removed.
 
         Raises
         ------
         StoreError
             If a case is missing.
         """
-        missing = [name for name in self.names if not self.has_case(name)]
+        left_out = skipped or {}
+        missing = [name for name in self.names if name not in left_out and not self.has_case(name)]
         if missing:
-            raise StoreError(f"{self.path}: {len(missing)} cases are not complete: {some(missing)}.")
-        _mark_complete(self.path)
+            raise StoreError(f"{self.folder}: {len(missing)} cases are not complete: {some(missing)}.")
+        for name in left_out:
+            (self.folder / name).remove()
+        changed = {"skipped": dict(left_out)} if left_out else {}
+        _mark_complete(self.folder, cases=[name for name in self.names if name not in left_out], **changed)
 
 
 def create_array(
-    folder: Path, shape: Sequence[int], dtype: Any, *, chunks: Sequence[int] | None = None, fill: float = 0
+    place: str | os.PathLike[str] | Folder,
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    chunks: Sequence[int] | None = None,
+    fill: float = 0,
 ) -> ChunkedArray:
-    """Make an empty array of a case, (z, y, x) or (member, z, y, x), with the store's codec and chunks."""
+    """Make an array of a case, (z, y, x) or (member, z, y, x), with the store's codec and chunks.
+
+    It is empty, unless an equal one is there.
+
+    Raises
+    ------
+    RequestError
+        If another one is there.
+    """
+    folder = open_folder(place)
     spatial = tuple(chunks or default_chunks(tuple(shape)[-3:]))
     metadata = json.loads(_template(len(shape), np.dtype(dtype).name, fill + 0.0))  # -0.0 would find what 0.0 made
     metadata["shape"] = list(shape)
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [1] * (len(shape) - 3) + list(spatial)
-    folder.mkdir(parents=True)
-    write_atomically(str(folder / "zarr.json"), json.dumps(metadata, indent=2).encode())
-    return open_array(folder)
+    content = json.dumps(metadata, indent=2).encode()
+    if not folder.create(METADATA, content) and folder.read(METADATA) != content:
+        raise RequestError(f"{folder} was begun by another run, as another array.", None, OTHER_OUTPUT)
+    return describe_array(folder, metadata)
 
 
 @functools.cache  # zarr-python takes milliseconds, and a store has two or three kinds of arrays
@@ -216,21 +259,26 @@ def _template(n_axes: int, dtype: str, fill: float) -> str:
     return json.dumps(array.metadata.to_dict())
 
 
-def _write_array(folder: Path, values: npt.NDArray[Any]) -> None:
+def _write_array(folder: Folder, values: npt.NDArray[Any]) -> None:
     array = create_array(folder, values.shape, values.dtype)
     scratch = Scratch()
     for index in np.ndindex(array.grid):
         chunk = values[array.box(index)]
         if chunk.any():
             array.write_chunk(index, chunk, scratch)
+    scratch.finish()
 
 
-def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
+def _write_group(folder: Folder, attributes: Mapping[str, Any]) -> None:
+    folder.write(METADATA, _group(attributes, folder))
+
+
+def _group(attributes: Mapping[str, Any], where: Folder) -> bytes:
     metadata = {"attributes": {"twintrack": dict(attributes)}, "node_type": "group", "zarr_format": 3}
-    write_atomically(str(folder / "zarr.json"), _json(metadata, folder).encode())
+    return _json(metadata, where).encode()
 
 
-def _json(content: Mapping[str, Any], where: Path) -> str:
+def _json(content: Mapping[str, Any], where: Folder) -> str:
     try:
         return json.dumps(content, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -240,8 +288,10 @@ def _json(content: Mapping[str, Any], where: Path) -> str:
         ) from error
 
 
-def _mark_complete(folder: Path) -> None:
-    _write_group(folder, {**twintrack_attributes(folder), "complete": True})
+def _mark_complete(folder: Folder, **changed: Any) -> None:
+    attributes = twintrack_attributes(folder)
+    attributes.pop("run", None)  # how it was made is no matter once it is whole
+    _write_group(folder, {**attributes, **changed, "complete": True})
 
 
 def _check_case(case: Case) -> None:

@@ -111,6 +111,9 @@ class CohortStatistics:
         Name of each case and its statistics.
     roi
         Rule of the region of interest: "full", "mask", "mask+Nmm" or "raters+N".
+    skipped
+        Name of each case of the cohort that could not be read, and the kind of the error. It stays with what is made
+        of the statistics, but does not tell them apart.
 
     Raises
     ------
@@ -120,21 +123,29 @@ class CohortStatistics:
         For names that cannot be those of cases, see `check_case_name`.
     """
 
-    def __init__(self, cases: Mapping[str, CaseStatistics], roi: str = "full") -> None:
+    def __init__(
+        self, cases: Mapping[str, CaseStatistics], roi: str = "full", *, skipped: Mapping[str, str] | None = None
+    ) -> None:
         if not isinstance(roi, str) or not roi:
             raise RequestError(f"The region of interest is {roi!r:.80}.", "Allowed: the rule that made the statistics.")
-        for name in cases:
+        for name in (*cases, *(skipped or ())):
             check_case_name(name, "Statistics")
         total = sum(float(case.histogram.count.sum(dtype=np.float64)) for case in cases.values())
         if total >= _TOO_MANY:
             raise RequestError(f"The {len(cases)} cases have {total:.3g} voxels.", "Allowed: fewer than 2^62.")
         self._cases = dict(sorted(cases.items()))
         self._roi = roi
+        self._skipped = dict(sorted((skipped or {}).items()))
 
     @property
     def roi(self) -> str:
         """Rule of the region of interest."""
         return self._roi
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Cases of the cohort that could not be read, sorted by name, and the kind of the error."""
+        return self._skipped
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,7 +169,7 @@ class CohortStatistics:
         RequestError
             If a case is not there.
         """
-        return CohortStatistics({name: self[name] for name in names}, self.roi)
+        return self._with({name: self[name] for name in names})
 
     def rated(self) -> CohortStatistics:
         """Return the statistics of the cases that have raters."""
@@ -171,7 +182,7 @@ class CohortStatistics:
 
     def relabel(self, codes: npt.NDArray[np.integer[Any]]) -> CohortStatistics:
         """Return the statistics of the volumes that a map would write; see `JointHistogram.relabel`."""
-        return CohortStatistics({name: case.relabel(codes) for name, case in self._cases.items()}, self.roi)
+        return self._with({name: case.relabel(codes) for name, case in self._cases.items()})
 
     def merge(self, *others: CohortStatistics) -> CohortStatistics:
         """Return the statistics of the cases of all, for example of several sites.
@@ -181,7 +192,7 @@ class CohortStatistics:
         RequestError
             If two hold a case of the same name, or were made with different rules for the region of interest.
         """
-        cases = dict(self._cases)
+        cases, skipped = dict(self._cases), dict(self.skipped)
         for other in others:
             self._require_same_rule(other)
             shared = [name for name in other if name in cases]
@@ -192,7 +203,12 @@ class CohortStatistics:
                     "Rename the cases of one, or leave out those that are there twice.",
                 )
             cases.update(other.items())
-        return CohortStatistics(cases, self.roi)
+            skipped.update(other.skipped)
+        return CohortStatistics(cases, self.roi, skipped=skipped)
+
+    def _with(self, cases: Mapping[str, CaseStatistics]) -> CohortStatistics:
+        """Return other cases as this cohort's."""
+        return CohortStatistics(cases, self.roi, skipped=self.skipped)
 
     def pooled(self) -> JointHistogram:
         """Return the sum of the histograms of all cases.

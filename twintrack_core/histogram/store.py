@@ -6,10 +6,10 @@ is at ``offset[i]:offset[i + 1]``. The root's attributes say which cases these a
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,12 @@ from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.histogram.cells import N_PATTERNS, Cells, place_keys
 from twintrack_core.histogram.cohort import CaseStatistics, CohortStatistics
 from twintrack_core.histogram.joint import JointHistogram
-from twintrack_core.paths import require_new
+from twintrack_core.names import are_skipped, shown
+from twintrack_core.storage import Folder, new_folder, open_folder, read_json
+from twintrack_core.storage.folder import METADATA
+from twintrack_core.storage.memory import require_memory
+from twintrack_core.storage.metadata import find_json, require_same
+from twintrack_core.storage.retry import again
 
 FORMAT = "statistics"
 VERSION = 1
@@ -28,34 +33,59 @@ VERSION = 1
 _COLUMNS: dict[str, type[np.generic]] = {"region": np.uint8, "code": np.uint16, "pattern": np.uint8, "count": np.int64}
 _CHUNK = 1 << 16
 _MAX_CHUNK = 1 << 20  # what one file of a few bytes can make a reader allocate
-_MAX_METADATA_BYTES = 1 << 28
+_MAX_METADATA_BYTES = 1 << 26
 _MAX_VOXELS = 2**58  # of a case, so that sums over cases stay within int64
 _REMEDY = "Accumulate the cohort again, or restore the store."
 
 
 def write(statistics: CohortStatistics, path: str | os.PathLike[str]) -> None:
     """Write statistics; see `CohortStatistics.save`."""
-    folder = require_new(path)
+    folder = new_folder(path)
     try:
-        _write(statistics, folder)
+        begin(folder)
+        finish(statistics, folder)
     except OSError as error:
         raise WorkError(
             f"Cannot write {folder}: {error.strerror or error}.", None, "Remove what is left of it and try again."
         ) from error
 
 
-def _write(statistics: CohortStatistics, folder: Path) -> None:
+def begin(folder: Folder, run: Mapping[str, Any] | None = None) -> None:
+    """Make a store that says that it is not whole, and which run makes it."""
+    attributes = {"format": FORMAT, "version": VERSION} | ({} if run is None else {"run": dict(run)})
+    metadata = {"attributes": {"twintrack": attributes}, "zarr_format": 3, "node_type": "group"}
+    folder.write(METADATA, json.dumps(metadata, indent=2).encode())
+
+
+def resume(folder: Folder, run: Mapping[str, Any]) -> CohortStatistics | None:
+    """Return the statistics of a store if it is whole, None if the same run began it.
+
+    Raises
+    ------
+    RequestError
+        If another run began it. A whole store does not tell of its run: its rule and cases must be the same.
+    StoreError
+        If it is of another format or version, or damaged.
+    """
+    attributes = _check_format(folder)
+    if attributes.get("complete") is not True:
+        require_same(folder, "run", attributes.get("run"), dict(run))
+        return None
+    found = read(folder)
+    require_same(folder, "roi", found.roi, run["roi"])
+    require_same(folder, "cases", sorted([*found, *found.skipped]), sorted(run["cases"]))
+    return found
+
+
+def finish(statistics: CohortStatistics, folder: Folder) -> None:
+    """Write all there is to a store that was begun, and make it whole."""
     import zarr
     from zarr.codecs import ZstdCodec
 
     histograms = [case.histogram for _, case in statistics.items()]
-    sizes = [len(histogram.count) for histogram in histograms]
-    arrays: dict[str, npt.NDArray[Any]] = {"offset": np.cumsum([0, *sizes], dtype=np.int64)}
-    for name, dtype in _COLUMNS.items():
-        columns = [getattr(histogram, name) for histogram in histograms]
-        arrays[name] = np.concatenate([np.zeros(0, dtype=dtype), *columns])
-    group = zarr.create_group(str(folder), attributes={"twintrack": {"format": FORMAT, "version": VERSION}})
-    for name, values in arrays.items():
+    folder_of_arrays = zarr.storage.MemoryStore()
+    group = zarr.create_group(folder_of_arrays)
+    for name, values in _columns_of(histograms):  # one at a time: all of them are as much again as the statistics
         array = group.create_array(
             name,
             shape=values.shape,
@@ -67,30 +97,51 @@ def _write(statistics: CohortStatistics, folder: Path) -> None:
             config={"write_empty_chunks": True},  # so that a missing chunk is damage, not zeros
         )
         array[:] = values
-    # Last, since it is what makes the store whole.
     group.attrs["twintrack"] = {
         "format": FORMAT,
         "version": VERSION,
         "roi": statistics.roi,
-        "cases": [
-            {
-                "name": name,
-                "raters": list(case.histogram.raters),
-                "spacing_mm": list(case.spacing_mm),
-                "voxels": {"whole": case.histogram.n_voxels, "roi": case.histogram.n_inside},
-                "attributes": dict(case.attributes),
-                "shape": None if case.shape is None else list(case.shape),
-                "marks": None if case.marks is None else [list(pair) for pair in case.marks],
-            }
-            for name, case in statistics.items()
-        ],
+        "cases": [describe(name, case) for name, case in statistics.items()],
+        "digest": statistics.digest(),
         "complete": True,
+        **({"skipped": dict(statistics.skipped)} if statistics.skipped else {}),
+    }
+    content = _content(folder_of_arrays)
+    whole = content.pop(METADATA)
+    for key, data in content.items():
+        folder.write(key, data)
+    folder.write(METADATA, whole)  # last, since it is what makes the store whole
+
+
+def _columns_of(histograms: Sequence[JointHistogram]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Give the arrays of a store by name, each made when it is asked for."""
+    yield "offset", np.cumsum([0, *(len(histogram.count) for histogram in histograms)], dtype=np.int64)
+    for name, dtype in _COLUMNS.items():
+        columns = [getattr(histogram, name) for histogram in histograms]
+        yield name, np.concatenate([np.zeros(0, dtype=dtype), *columns])
+
+
+def describe(name: str, case: CaseStatistics) -> dict[str, Any]:
+    """Return what is written of a case besides its cells, as JSON."""
+    return {
+        "name": name,
+        "raters": list(case.histogram.raters),
+        "spacing_mm": list(case.spacing_mm),
+        "voxels": {"whole": case.histogram.n_voxels, "roi": case.histogram.n_inside},
+        "attributes": dict(case.attributes),
+        "shape": None if case.shape is None else list(case.shape),
+        "marks": None if case.marks is None else [list(pair) for pair in case.marks],
     }
 
 
-def read(path: str | os.PathLike[str]) -> CohortStatistics:
+def _content(store: Any) -> dict[str, bytes]:
+    """What zarr-python wrote to a store in memory, by key."""
+    return {key: data.to_bytes() for key, data in store._store_dict.items()}  # noqa: SLF001 - its public way is async
+
+
+def read(path: str | os.PathLike[str] | Folder) -> CohortStatistics:
     """Read and check statistics; see `CohortStatistics.load`."""
-    folder = Path(path)
+    folder = open_folder(path)
     attributes = _read_attributes(folder)
     roi, entries = attributes.get("roi"), attributes.get("cases")
     if not isinstance(roi, str) or not roi or not isinstance(entries, list):
@@ -105,24 +156,45 @@ def read(path: str | os.PathLike[str]) -> CohortStatistics:
     cases: dict[str, CaseStatistics] = {}
     for entry, start, stop in zip(entries, offset[:-1], offset[1:], strict=True):
         cells = region[start:stop], code[start:stop], pattern[start:stop], count[start:stop]
-        name, case = _read_case(folder, entry, cells)
+        name, case = read_case(folder, entry, cells)
         if name in cases:
             raise _damaged(folder, f"it has two cases {name!r}")
         cases[name] = case
-    return CohortStatistics(cases, roi)
+    skipped = attributes.get("skipped", {})
+    if not are_skipped(skipped) or not set(skipped).isdisjoint(cases):
+        raise _damaged(folder, f"its skipped cases are {skipped!r:.80}")
+    return CohortStatistics(cases, roi, skipped=skipped)
 
 
-def _read_attributes(folder: Path) -> Mapping[str, Any]:
-    metadata = folder / "zarr.json"
-    if not folder.is_dir():
-        raise RequestError(f"{folder} does not exist or is no folder.", "Allowed: the folder of a statistics store.")
-    if not metadata.is_file():
-        raise RequestError(f"{folder} is not a Zarr v3 store.", "Allowed: the folder of a statistics store.")
-    if metadata.stat().st_size > _MAX_METADATA_BYTES:
-        raise _damaged(folder, f"zarr.json is larger than {_MAX_METADATA_BYTES} bytes")
+def check_digest(statistics: CohortStatistics, path: str | os.PathLike[str] | Folder) -> bool:
+    """Whether the cells that were read are those that were written; True for a store too old to tell."""
+    return _check_format(open_folder(path)).get("digest") in (None, statistics.digest())
+
+
+def _read_attributes(folder: Folder) -> Mapping[str, Any]:
+    attributes = _check_format(folder)
+    if attributes.get("complete") is not True:
+        raise StoreError(
+            f"{folder} is incomplete: writing it was cut off.",
+            None,
+            "Accumulate again with --resume, or remove it and start anew.",
+        )
+    return attributes
+
+
+def _check_format(folder: Folder) -> Mapping[str, Any]:
+    """Read the root's attributes and check that they are those of statistics of this version."""
     try:
-        attributes = json.loads(metadata.read_bytes())["attributes"]["twintrack"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        metadata = find_json(folder, limit=_MAX_METADATA_BYTES)
+    except StoreError as error:
+        raise _damaged(folder, error.what.removesuffix(".")) from error
+    if metadata is None:
+        there = folder.exists() if folder.local is None else folder.local.is_dir()
+        what = "is not a Zarr v3 store" if there else "does not exist or is no folder"
+        raise RequestError(f"{folder} {what}.", "Allowed: the folder of a statistics store.")
+    try:
+        attributes = metadata["attributes"]["twintrack"]
+    except (KeyError, TypeError) as error:
         raise _damaged(folder, f"zarr.json has no twintrack attributes ({type(error).__name__})") from error
     if not isinstance(attributes, dict):
         raise _damaged(folder, "the twintrack attributes are not an object")
@@ -139,32 +211,66 @@ def _read_attributes(folder: Path) -> Mapping[str, Any]:
             f"Allowed: version {VERSION}.",
             "Read it with the version of twintrack-core that wrote it.",
         )
-    if attributes.get("complete") is not True:
-        raise StoreError(
-            f"{folder} is incomplete: writing it was cut off.", None, "Remove it and accumulate the cohort again."
-        )
     return attributes
 
 
-def _read_array(folder: Path, name: str, dtype: type[np.generic], size: int) -> npt.NDArray[Any]:
-    import zarr
-
+def _read_array(folder: Folder, name: str, dtype: type[np.generic], size: int) -> npt.NDArray[Any]:
+    """Read a column. Only the codecs it is written with are read: what a store names must not choose what is run."""
+    column = folder / name
+    kind = np.dtype(dtype)
     try:
-        array = zarr.open_array(str(folder / name), mode="r", zarr_format=3)
-        if array.dtype != dtype or array.shape != (size,):
-            raise _damaged(folder, f"{name} is {array.dtype} of shape {array.shape}, not {np.dtype(dtype)} ({size},)")
-        if array.shards is not None or array.chunks[0] > _MAX_CHUNK:
-            raise _damaged(folder, f"{name} has shards, or chunks of more than {_MAX_CHUNK} values")
-        if array.nchunks_initialized != array.nchunks:
-            raise _damaged(folder, f"{name} lacks {array.nchunks - array.nchunks_initialized} of its chunks")
-        return np.asarray(array[:])
-    except StoreError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, RecursionError) as error:
-        raise _damaged(folder, f"{name} cannot be read: {error!s:.200}") from error
+        metadata = read_json(column)
+        found, shape = metadata["data_type"], metadata["shape"]
+        (chunk,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        names = metadata["chunk_key_encoding"]
+        separator = (names.get("configuration") or {}).get("separator", "/")
+        plain = metadata["chunk_grid"]["name"] == "regular" and names["name"] == "default" and separator in ("/", ".")
+        codecs = [codec["name"] for codec in metadata["codecs"]]
+        endian = (metadata["codecs"][0].get("configuration") or {}).get("endian", "little")
+    except (StoreError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        why = error.what.removesuffix(".") if isinstance(error, StoreError) else f"its zarr.json lacks {error!s:.80}"
+        raise _damaged(folder, f"{name} cannot be read: {why}") from error
+    if found != kind.name or shape != [size]:
+        raise _damaged(folder, f"{name} is {shown(found)} of shape {shown(shape)}, not {kind} ({size},)")
+    if codecs != ["bytes", "zstd"] or endian != "little" or not plain:
+        raise _damaged(folder, f"{name} has the codecs {codecs!s:.80}, not bytes (little) and zstd, in plain chunks")
+    if type(chunk) is not int or not 0 < chunk <= _MAX_CHUNK:
+        raise _damaged(folder, f"{name} has chunks of more than {_MAX_CHUNK} values, or of none")
+    require_memory(f"{column}", size * kind.itemsize, StoreError, _REMEDY)
+    try:
+        values = np.empty(size, dtype=kind)
+    except MemoryError as error:
+        raise _damaged(folder, f"{name} has {size} values, which do not fit into memory") from error
+    for start in range(0, size, chunk):
+        key = f"c{separator}{start // chunk}"
+        try:
+            read = functools.partial(_read_chunk, column, key, kind, chunk)
+            part = again(read, (ValueError, RuntimeError), local=column.local is not None)
+        except (OSError, ValueError, RuntimeError) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or f"{error!s:.200}"
+            raise _damaged(folder, f"{name} cannot be read: {why.removesuffix('.')}") from error
+        if part is None:
+            raise _damaged(folder, f"{name} lacks its chunk {key}")
+        values[start : start + chunk] = part[: size - start]
+    return values
 
 
-def _read_case(folder: Path, entry: Any, cells: Cells) -> tuple[str, CaseStatistics]:
+def _read_chunk(column: Folder, key: str, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any] | None:
+    from numcodecs import zstd
+
+    size = length * dtype.itemsize
+    data = column.read(key, limit=2 * size + 4096)
+    if data is None:
+        return None
+    # It refuses what does not fit into a buffer, but not what leaves some of it empty. What fits may be made anew.
+    zstd.decompress(data, np.empty(size, dtype=np.uint8))
+    content = bytes(zstd.decompress(data))
+    if len(content) != size:
+        raise ValueError(f"a chunk holds {len(content)} bytes, not {size}")
+    return np.frombuffer(content, dtype=dtype.newbyteorder("<"))
+
+
+def read_case(folder: Folder, entry: Any, cells: Cells) -> tuple[str, CaseStatistics]:
     """Return the name and statistics of one entry of ``cases``."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise _damaged(folder, f"a case is described as {entry!r:.80}")
@@ -192,5 +298,5 @@ def _read_case(folder: Path, entry: Any, cells: Cells) -> tuple[str, CaseStatist
     return name, case
 
 
-def _damaged(folder: Path, why: str) -> StoreError:
+def _damaged(folder: Folder, why: str) -> StoreError:
     return StoreError(f"{folder} is damaged: {why}.", "Allowed: statistics this package wrote.", _REMEDY)
