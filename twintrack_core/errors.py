@@ -18,6 +18,7 @@ __all__ = [
     "StoreError",
     "TwinTrackError",
     "WorkError",
+    "WorkerError",
 ]
 
 
@@ -83,6 +84,10 @@ class FitError(TwinTrackError, ValueError):
 
 class WorkError(TwinTrackError, RuntimeError):
     """The work itself failed: a full disk, a missing dependency, a worker that died."""
+
+
+class WorkerError(WorkError):
+    """Workers of a cluster that died while they did one task, several of them one after the other."""
 
 
 class PluginError(TwinTrackError, RuntimeError):

@@ -48,6 +48,8 @@ class CalibrationMap:
         Rule of the region of interest whose inside it was fitted to; None for a histogram, which has no rule.
     raters, cases
         Names of the raters and cases it was fitted to.
+    skipped
+        Names of the cases of the cohort that could not be read.
     voxels
         How many voxels these were.
     statistics
@@ -72,6 +74,7 @@ class CalibrationMap:
     roi: str | None = None
     raters: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     voxels: int = 0
     statistics: str = ""
     package_version: str = ""
@@ -90,7 +93,7 @@ class CalibrationMap:
         _check_knots({words: getattr(self, name) for name, words in columns.items()})
         if self.lower is not None and self.upper is not None:
             _check_band(self.lower, self.value, self.upper)
-        for name in ("raters", "cases"):
+        for name in ("raters", "cases", "skipped"):
             object.__setattr__(self, name, _check_names(getattr(self, name), name))
         for name in ("calibrator", "target", "statistics", "package_version"):
             if not isinstance(getattr(self, name), str):

@@ -111,8 +111,8 @@ def example(tmp_path_factory: pytest.TempPathFactory, import_arguments: Callable
 
 
 def tree(root: Path, without: Path | None = None) -> dict[str, bytes]:
-    """Return the content of every file below a folder, except those below another."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    """Return the content of every file below a folder, but not below another, and not of locks that are left."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name != ".lock")
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in files

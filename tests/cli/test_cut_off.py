@@ -45,7 +45,7 @@ def test_interrupted(
     [
         (RuntimeError("one\ntwo"), RuntimeError, ("RuntimeError: one", "a bug in twintrack", "--debug")),
         (MemoryError("1 PiB"), MemoryError, ("out of memory: 1 PiB.", "--workers")),
-        (PermissionError(13, "Permission denied", "x"), WorkError, ("Permission denied", "remove the incomplete")),
+        (PermissionError(13, "Permission denied", "x"), WorkError, ("Permission denied", "--resume")),
     ],
 )
 def test_other_errors(
@@ -129,7 +129,7 @@ def test_apply_killed_and_resumed(
     if survived:
         assert twintrack("fit", example.statistics, "-o", tmp_path / "other.json", "--target", "majority").code == 0
         other = ["apply", larger, tmp_path / "other.json", "-o", output, "--resume"]
-        refused(*other, code=2, words=("begun by another run", "same map"))
+        refused(*other, code=2, words=("begun by another run", "same settings"))
         refused("apply", example.cohort, example.map, "-o", output, "--resume", code=2, words=("another run", "cases"))
         refused(*arguments, "--resume", "--cases", "case000", code=2, words=("another run", "cases"))
     assert twintrack(*arguments, "--resume").code == 0

@@ -19,7 +19,7 @@ from twintrack_core.cohort.case import Case, Geometry
 from twintrack_core.cohort.chunks import ChunkedArray, Scratch
 from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
-from twintrack_core.engine.run import TASK_BYTES, Run, groups
+from twintrack_core.engine.run import TASK_BYTES, groups, task_bytes
 from twintrack_core.errors import InvalidScoresError, InvalidVotesError, RequestError
 
 SPACING = (3.0, 1.0, 0.7)
@@ -273,7 +273,7 @@ def test_a_chunk_larger_than_the_tiles_is_decoded_once_for_neighbours(
     decoded: list[str] = []
 
     def counted(self: ChunkedArray, index: tuple[int, ...], out: npt.NDArray[Any], scratch: Scratch) -> bool:
-        decoded.append(self.path)
+        decoded.append(str(self.folder))
         return read(self, index, out, scratch)
 
     monkeypatch.setattr(ChunkedArray, "read_chunk", counted)
@@ -294,4 +294,4 @@ def test_a_chunk_larger_than_the_tiles_is_decoded_once_for_neighbours(
     ],
 )
 def test_cases_are_grouped_by_their_bytes(sizes: list[int], workers: int, expected: list[tuple[int, ...]]) -> None:
-    assert groups(range(len(sizes)), sizes, Run(workers)) == expected
+    assert groups(range(len(sizes)), sizes, task_bytes(sum(sizes), workers)) == expected

@@ -18,6 +18,7 @@ from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.errors import InvalidScoresError, RequestError, StoreError, WorkError
 from twintrack_core.simulate import Simulation
+from twintrack_core.storage.local import LocalFolder
 
 
 @pytest.fixture(scope="module")
@@ -176,18 +177,16 @@ def test_wrong_requests(
 def test_a_full_disk_is_named_and_can_be_resumed(
     cohort: tt.Cohort, fitted: tt.CalibrationMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from twintrack_core.cohort import chunks
-
-    real = chunks.write_atomically
+    real = LocalFolder.write
     written: list[str] = []
 
-    def full(path: str, data: bytes) -> None:
-        if "/probability/c/" in path and len(written) > 1:
-            raise OSError(28, "No space left on device", path)
-        written.append(path)
-        real(path, data)
+    def full(self: LocalFolder, key: str, data: bytes) -> None:
+        if self.name == "probability" and key.startswith("c/") and len(written) > 1:
+            raise OSError(28, "No space left on device", f"{self}/{key}")
+        written.append(key)
+        real(self, key, data)
 
-    monkeypatch.setattr(chunks, "write_atomically", full)
+    monkeypatch.setattr(LocalFolder, "write", full)
     with pytest.raises(WorkError, match="No space left"):
         tt.apply(cohort, fitted, tmp_path / "out.zarr")
     monkeypatch.undo()

@@ -20,6 +20,7 @@ from twintrack_core.cli import main
 from twintrack_core.codes import N_CODES
 from twintrack_core.cohort.case import Case, Geometry
 from twintrack_core.cohort.chunks import ChunkedArray
+from twintrack_core.cohort.roi import parse_roi
 from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.engine import device
@@ -119,7 +120,6 @@ def test_statistics_of_cases_in_several_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: fake_cupy.Machine
 ) -> None:
     cohort = write(tmp_path / "c.zarr", make_case("a", members=2), make_case("b", members=2, seed=1))
-    monkeypatch.setattr("twintrack_core.engine.tiles.TASK_BYTES", TASK_BYTES >> 10)
     monkeypatch.setattr("twintrack_core.engine.run.TASK_BYTES", TASK_BYTES >> 10)
     cpu, cuda = on_both(cohort, tmp_path, roi="raters+2", workers=2)
     assert cpu == cuda
@@ -335,7 +335,7 @@ def test_only_what_was_written_is_copied(tmp_path: Path, machine: fake_cupy.Mach
 def whole_cells(cohort: tt.Cohort) -> npt.NDArray[np.int64]:
     """Cells that are counted on the device: all but the background that is in no tile."""
     (case,) = cohort
-    (work,) = _plan_case(cohort, case.name, "full", "auto", "error").tasks
+    work = _plan_case(case, parse_roi("full"), "auto", "error").work()
     return count_tiles(replace(work, background=None))[3]
 
 
@@ -349,7 +349,7 @@ def test_a_tile_is_decoded_while_the_last_one_is_on_the_device(
         machine.note(what, fake_cupy.current())
 
     def reading(self: ChunkedArray, *arguments: Any) -> bool:
-        if self.path.endswith("probability"):
+        if self.folder.name == "probability":
             note("decode")
         return read(self, *arguments)
 

@@ -281,7 +281,7 @@ def test_arrays_that_no_metric_needs_are_not_read(tmp_path: Path, monkeypatch: p
     seen: set[str] = set()
 
     def noted(self: ChunkedArray, *arguments: Any) -> bool:
-        seen.add(Path(self.path).name)
+        seen.add(self.folder.name)
         return read(self, *arguments)
 
     monkeypatch.setattr(ChunkedArray, "read_chunk", noted)

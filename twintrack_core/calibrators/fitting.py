@@ -62,6 +62,7 @@ def fit(
     recipe = Recipe(calibrator, target, weighting, min_cases, shrinkage)
     roi: str | None = None
     names: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     if isinstance(statistics, JointHistogram):
         histograms = [statistics]
         cases = CaseTargets.from_histogram(statistics, target)
@@ -76,7 +77,7 @@ def fit(
     else:
         histograms = [case.histogram for _, case in statistics.items()]
         cases = CaseTargets.from_statistics(statistics, target)
-        roi, names = statistics.roi, statistics.names
+        roi, names, skipped = statistics.roi, statistics.names, tuple(statistics.skipped)
     voxels = sum(histogram.n_inside for histogram in histograms)
     if not voxels:
         raise FitError(
@@ -90,6 +91,7 @@ def fit(
         roi=roi,
         raters=statistics.raters,
         cases=names,
+        skipped=skipped,
         voxels=voxels,
         statistics=statistics.digest(),
         package_version=metadata.version("twintrack-core"),

@@ -38,6 +38,19 @@ COMMANDS = (
 )
 
 
+_INTERRUPTED = 130
+
+
+def entry() -> NoReturn:
+    """Run ``twintrack`` as a program, which ends at once when it is interrupted."""
+    code = main()
+    if code == _INTERRUPTED:
+        # Threads may be in the middle of something long. Nothing is lost: every write is whole or not at all.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``twintrack`` with the given arguments and return its exit code: 0 done, 1 failed, 2 wrong request."""
     words = sys.argv[1:] if argv is None else argv
@@ -48,8 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.words = tuple(words)
             arguments.run(arguments)
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # of what was interrupted half-way
         print("twintrack: interrupted; unfinished outputs are marked incomplete.", file=sys.stderr)
-        return 130
+        if hasattr(arguments, "resume"):
+            print("Run the same command with --resume to go on where it stopped.", file=sys.stderr)
+        return _INTERRUPTED
     except TwinTrackError as error:
         if arguments.debug:
             raise

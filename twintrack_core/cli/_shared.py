@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -39,9 +40,55 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class Workers(TypedDict):
+    """Who does the work; see `engine.run.Run`."""
+
+    scheduler: str
+    workers: int | None
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers."""
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+    """Add --scheduler and --workers."""
+    parser.add_argument(
+        "--scheduler", default="threads", metavar="S",
+        help="threads (default), processes, or the address of a Dask scheduler: tcp://host:port",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, metavar="N", help="threads or processes (default: all cores)")
+
+
+def workers_of(arguments: argparse.Namespace) -> Workers:
+    """Return what `add_workers` parsed, as arguments of functions of the engine."""
+    return {"scheduler": arguments.scheduler, "workers": arguments.workers}
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """Add --resume and --on-error."""
+    parser.add_argument("--resume", action="store_true", help="finish an output that was cut off, or start it")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop",
+        help="at a case that cannot be read, stop (default) or leave it out and list it",
+    )  # fmt: skip
+
+
+def is_whole(path: str) -> bool:
+    """Whether a store is there, and complete."""
+    from twintrack_core.storage import open_folder
+    from twintrack_core.storage.metadata import find_json
+
+    attributes = (find_json(open_folder(path)) or {}).get("attributes")
+    written = attributes.get("twintrack") if isinstance(attributes, dict) else None
+    return isinstance(written, dict) and written.get("complete") is True
+
+
+def note_whole(path: str) -> None:
+    """Say on stderr that there was nothing to resume."""
+    print(f"twintrack: note: {path} was whole already; nothing was done.", file=sys.stderr)
+
+
+def note_skipped(skipped: Mapping[str, str]) -> None:
+    """Say on stderr which cases were left out."""
+    for name, why in skipped.items():
+        print(f"twintrack: note: {name} was left out: {why}.", file=sys.stderr)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -111,14 +158,24 @@ def case_patterns(values: list[str]) -> list[str]:
     return patterns
 
 
+_MAX_LIST = 1 << 24  # bytes: a hundred thousand of the longest names
+_MAX_LINE = 1000
+
+
 def _lines(path: Path) -> list[str]:
-    allowed = "Allowed: a pattern, or a text file with one a line."
+    allowed = f"Allowed: a pattern, or a text file of at most {_MAX_LIST} bytes with one a line."
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        with path.open("rb") as file:
+            data = file.read(_MAX_LIST + 1)
+        if len(data) > _MAX_LIST:
+            raise RequestError(f"{path} has more than {_MAX_LIST} bytes.", allowed)
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not text in UTF-8.", allowed) from error
     if not any(lines):  # no pattern would mean all cases
         raise RequestError(f"{path} names no case.", allowed)
+    if too_long := [number for number, line in enumerate(lines, 1) if len(line) > _MAX_LINE]:
+        raise RequestError(f"{path}: line {too_long[0]} has more than {_MAX_LINE} characters.", allowed)
     return [line for line in lines if line]
 
 
@@ -137,15 +194,16 @@ def kind_of(path: str) -> str:
     RequestError
         If it is none of them.
     """
-    from twintrack_core.cohort.chunks import read_json
+    from twintrack_core.storage import open_folder
+    from twintrack_core.storage.metadata import find_json
 
-    place = Path(path)
-    if not place.exists():
+    folder = open_folder(path)
+    if not folder.exists():
         raise RequestError(f"{path} does not exist.", "Allowed: a cohort store, a statistics store or a map.")
-    if place.is_file():
+    if folder.local is not None and folder.local.is_file():
         return "map"
-    if (place / "zarr.json").is_file():
-        attributes = read_json(place / "zarr.json").get("attributes")
+    if (metadata := find_json(folder)) is not None:
+        attributes = metadata.get("attributes")
         found = attributes.get("twintrack") if isinstance(attributes, dict) else None
         kind = found.get("format") if isinstance(found, dict) else None
         if kind in ("cohort", "statistics"):
@@ -177,7 +235,7 @@ def open_map(path: str, bound: Literal["lower", "upper"] | None) -> CalibrationM
 
 
 def statistics_of(
-    path: str, roi: str | None, cases: list[str], workers: int | None, device: Literal["cpu", "cuda"] = "cpu"
+    path: str, roi: str | None, cases: list[str], workers: Workers, device: Literal["cpu", "cuda"] = "cpu"
 ) -> CohortStatistics:
     """Load statistics, or accumulate them from a cohort.
 
@@ -194,7 +252,9 @@ def statistics_of(
     from twintrack_core.histogram import CohortStatistics
     from twintrack_core.names import matching
 
-    check_device(device, "auto")  # statistics need none, but a device that is not there is never passed over
+    check_device(
+        device, "auto", here=workers["scheduler"] == "threads"
+    )  # statistics need none, but a device that is not there is never passed over
     if kind_of(path) == "statistics":
         statistics = CohortStatistics.load(path)
         if roi is not None and str(parse_roi(roi)) != statistics.roi:
@@ -204,7 +264,7 @@ def statistics_of(
                 "Accumulate the cohort again with the other rule.",
             )
         return statistics.select(matching(statistics.names, case_patterns(cases), path))
-    return accumulate(open_cases(path, cases), roi=roi or "full", device=device, workers=workers, progress=True)
+    return accumulate(open_cases(path, cases), roi=roi or "full", device=device, **workers, progress=True)
 
 
 def names_in(values: Sequence[str] | None) -> list[str] | None:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_bound, add_cases, add_device, add_workers, open_cases, open_map
+from twintrack_core.cli._shared import (
+    add_bound,
+    add_cases,
+    add_device,
+    add_resume,
+    add_workers,
+    is_whole,
+    note_skipped,
+    note_whole,
+    open_cases,
+    open_map,
+    workers_of,
+)
 
 HELP = "write a calibrated cohort"
 
@@ -14,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="cohort store")
     parser.add_argument("map", metavar="MAP", help="map.json")
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="cohort store to make")
-    parser.add_argument("--resume", action="store_true", help="finish an output that was cut off, or start it")
+    add_resume(parser)
     add_bound(parser)
     add_cases(parser)
     add_device(parser)
@@ -26,14 +38,19 @@ def run(arguments: argparse.Namespace) -> None:
     from twintrack_core.engine.apply import apply
 
     calibration_map = open_map(arguments.map, arguments.bound)
+    was_whole = arguments.resume and is_whole(arguments.output)
     cohort = open_cases(arguments.store, arguments.cases)
     calibrated = apply(
         cohort,
         calibration_map,
         arguments.output,
         resume=arguments.resume,
+        on_error=arguments.on_error,
         device=arguments.device,
-        workers=arguments.workers,
+        **workers_of(arguments),
         progress=True,
     )
+    if was_whole:
+        note_whole(arguments.output)
+    note_skipped(calibrated.skipped)
     print(f"{len(calibrated)} calibrated cases in {arguments.output}")

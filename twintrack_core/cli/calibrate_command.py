@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_bound, add_cases, add_device, add_workers, case_patterns, open_map
+from twintrack_core.cli._shared import (
+    add_bound,
+    add_cases,
+    add_device,
+    add_workers,
+    case_patterns,
+    open_map,
+    workers_of,
+)
 from twintrack_core.cli.export_command import add_image_options
 from twintrack_core.cli.import_command import add_floor, add_nnunet
 
@@ -45,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         suffix=arguments.format,
         threshold=arguments.threshold,
         device=arguments.device,
-        workers=arguments.workers,
+        **workers_of(arguments),
         progress=True,
     )
     print(f"{len(names)} calibrated images in {arguments.output}")

@@ -22,6 +22,7 @@ from twintrack_core.cli._shared import (
     names_in,
     print_json,
     statistics_of,
+    workers_of,
 )
 from twintrack_core.errors import RequestError
 
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     metrics_of(metrics, arguments.rank_by)
     recipes_of(calibrators, targets, **guards)
     check_draws(arguments.bootstrap, arguments.refit, seed=arguments.seed)
-    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers, arguments.device)
+    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, workers_of(arguments), arguments.device)
     comparison = compare(
         statistics,
         calibrators,

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from twintrack_core.cli._shared import add_workers
+from twintrack_core.cli._shared import add_workers, workers_of
 
 HELP = "simulate, fit, apply, evaluate, report: the whole way, on this machine"
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = require_new(arguments.folder)
     require_libraries()
     folder.mkdir()
-    workers = arguments.workers
+    workers = workers_of(arguments)
     left: list[tuple[Path, str]] = []
 
     def keep(name: str, what: str) -> Path:
@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     simulation = Simulation(cases=_CASES, shape=_SHAPE, raters=5, members=3, seed=0)
     path = keep("cohort.zarr", f"{_CASES} simulated cases of {' x '.join(map(str, _SHAPE))}, 5 raters, 3 members")
-    cohort = import_cases(simulation, path, workers=workers, progress=True)
+    cohort = import_cases(simulation, path, **workers, progress=True)
     path = keep("statistics.zarr", f"their statistics, region {_ROI}: one pass over the voxels")
-    statistics = accumulate(cohort, roi=_ROI, workers=workers, progress=True)
+    statistics = accumulate(cohort, roi=_ROI, **workers, progress=True)
     statistics.save(path)
     fitted, held_out = cohort.names[:_FIT_CASES], cohort.names[_FIT_CASES:]
     path = keep("comparison.json", f"calibrators compared by cross-validation on {fitted[0]} to {fitted[-1]}")
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     calibration = fit(statistics.select(fitted), "isotonic", target="mhr")
     calibration.save(path)
     path = keep("calibrated.zarr", f"the map applied to {held_out[0]} to {held_out[-1]}")
-    apply(cohort.select(held_out), calibration, path, workers=workers, progress=True)
+    apply(cohort.select(held_out), calibration, path, **workers, progress=True)
     path = keep("evaluation.json", "metrics of these cases before and after")
     evaluation = evaluate(statistics.select(held_out), calibration)
     path.write_text(json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ from twintrack_core.cli._shared import (
     open_cases,
     print_json,
     statistics_of,
+    workers_of,
 )
 from twintrack_core.errors import RequestError
 
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     outputs = check_outputs(arguments.output, (".csv", ".json"))
     source: Cohort | CohortStatistics
     if kind_of(arguments.input) == "statistics":
-        source = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers, arguments.device)
+        source = statistics_of(arguments.input, arguments.roi, arguments.cases, workers_of(arguments), arguments.device)
         raters, roi = bool(source.raters), source.roi
     else:
         source = open_cases(arguments.input, arguments.cases)
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
             "Import it with --rater DIR.",
         )
     evaluation = evaluate(
-        source, maps or None, names, roi=roi, device=arguments.device, workers=arguments.workers, progress=True
+        source, maps or None, names, roi=roi, device=arguments.device, **workers_of(arguments), progress=True
     )
     for path in outputs:
         _write(evaluation, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_cases, add_workers, open_cases
+from twintrack_core.cli._shared import add_cases, add_workers, open_cases, workers_of
 
 HELP = "write a cohort's probabilities as images for a viewer"
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         suffix=arguments.format,
         threshold=arguments.threshold,
-        workers=arguments.workers,
+        **workers_of(arguments),
         progress=True,
     )
     print(f"{len(cohort)} images in {arguments.output}")

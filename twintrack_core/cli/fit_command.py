@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_cases, add_device, add_guards, add_roi, add_workers, guards_of, statistics_of
+from twintrack_core.cli._shared import (
+    add_cases,
+    add_device,
+    add_guards,
+    add_roi,
+    add_workers,
+    guards_of,
+    statistics_of,
+    workers_of,
+)
 
 HELP = "fit a calibration map"
 
@@ -32,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_new(arguments.output)
     guards = guards_of(arguments)
     recipe = Recipe(arguments.calibrator, arguments.target, **guards)  # refused before the pass over the voxels
-    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, arguments.workers, arguments.device)
+    statistics = statistics_of(arguments.input, arguments.roi, arguments.cases, workers_of(arguments), arguments.device)
     fitted = fit(statistics, arguments.calibrator, target=arguments.target, **guards)
     fitted.save(arguments.output)
     guarded = "".join(f", {name} {value}" for name, value in recipe.guards.items())

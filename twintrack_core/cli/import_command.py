@@ -6,7 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twintrack_core.cli._shared import add_cases, add_workers, case_patterns, integers
+from twintrack_core.cli._shared import (
+    add_cases,
+    add_resume,
+    add_workers,
+    case_patterns,
+    integers,
+    is_whole,
+    note_skipped,
+    note_whole,
+    workers_of,
+)
 from twintrack_core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -33,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for leaf, reader in ((nnunet, nnunet_reader), (volumes, _volumes_reader)):
         _add_case_parts(leaf)
+        add_resume(leaf)
         add_workers(leaf)
         leaf.set_defaults(reader=reader, run=run)
     _add_plugins(formats)
@@ -50,6 +61,7 @@ def _add_plugins(formats: argparse._SubParsersAction[argparse.ArgumentParser]) -
             "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the reader; repeat"
         )
         add_cases(leaf)
+        add_resume(leaf)
         add_workers(leaf)
         leaf.set_defaults(reader=_plugin_reader, run=run, format=name)
 
@@ -96,7 +108,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.engine.importing import import_cases
 
-    cohort = import_cases(arguments.reader(arguments), arguments.store, workers=arguments.workers, progress=True)
+    was_whole = arguments.resume and is_whole(arguments.store)
+    cohort = import_cases(
+        arguments.reader(arguments),
+        arguments.store,
+        resume=arguments.resume,
+        on_error=arguments.on_error,
+        **workers_of(arguments),
+        progress=True,
+    )
+    if was_whole:
+        note_whole(arguments.store)
+    note_skipped(cohort.skipped)
     raters = {rater for case in cohort for rater in case.raters}
     whose = f" with {len(raters)} raters" if raters else ""
     print(f"{len(cohort)} cases{whose} in {arguments.store}")

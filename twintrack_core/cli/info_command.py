@@ -4,65 +4,116 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from twintrack_core.cli._shared import add_json, kind_of, print_json
+from twintrack_core.cli._shared import add_json, add_workers, kind_of, print_json, workers_of
+from twintrack_core.errors import StoreError
 
-HELP = "say what a store or a map is, what is in it and whether it is whole"
+if TYPE_CHECKING:
+    from twintrack_core.cohort.store import StoredCase
+
+HELP = "say what a store or a map is, what is in it, what a run would take and whether it is whole"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("path", metavar="STORE|STATS|MAP")
+    parser.add_argument("--check", action="store_true", help="read all of it, and say what is wrong with each case")
+    add_workers(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.cohort.store import require_complete
+    from twintrack_core.engine.run import Run
 
-    describe = {"cohort": _cohort, "statistics": _statistics, "map": _map}[kind_of(arguments.path)]
+    Run(arguments.workers, scheduler=arguments.scheduler)  # refused whether it is needed or not
+    kinds: dict[str, Callable[[str], dict[str, Any]]] = {
+        "cohort": partial(_cohort, arguments),
+        "statistics": _statistics,
+        "map": _map,
+    }
+    describe = kinds[kind_of(arguments.path)]
     facts = describe(arguments.path)
+    if arguments.check and facts["complete"]:
+        facts |= {"checked": True, "wrong": _check(arguments, facts), "rows": facts.pop("rows")}
     if arguments.json:
         print_json(facts)
     else:
         _print(facts)
     if facts["complete"] is False:
         require_complete(facts, arguments.path)
-
-
-def _cohort(path: str) -> dict[str, Any]:
-    from twintrack_core.cohort.store import expected_cases, is_complete
-
-    cohort = expected_cases(Path(path))
-    complete = is_complete(cohort.path)
-    cases: list[dict[str, Any]] = []
-    # A store that says it is complete must have all its cases; of another, those that are there are shown.
-    for case in (cohort[name] for name in cohort.names if complete or is_complete(cohort.path / name)):
-        written, chunks = len(case.probability.written()), math.prod(case.probability.grid)
-        cases.append(
-            {
-                "case": case.name,
-                "shape": list(case.shape),
-                "members": case.members,
-                "dtype": case.probability.dtype,
-                "spacing_mm": list(case.geometry.spacing_mm),
-                "raters": list(case.raters),
-                "arrays": ["probability", *case.parts],
-                "chunk": list(case.probability.chunks),
-                "written_chunks": f"{written} of {chunks}",
-            }
+    if facts.get("wrong"):
+        raise StoreError(
+            f"{arguments.path}: {len(facts['wrong'])} of {facts['cases']} cases are wrong.",
+            None,
+            "Make it anew from its source, restore its files, or leave such cases out with --on-error skip.",
         )
+
+
+def _check(arguments: argparse.Namespace, facts: dict[str, Any]) -> dict[str, str]:
+    """Return what is wrong with each case in which something is."""
+    from twintrack_core.cohort.store import open_cohort
+    from twintrack_core.engine.check import check, check_statistics
+    from twintrack_core.histogram import CohortStatistics
+
+    if facts["format"] == "cohort":
+        found = check(open_cohort(arguments.path), **workers_of(arguments), progress=True)
+        return {name: error.what for name, error in found.items()}
+    if facts["format"] == "statistics":
+        return check_statistics(CohortStatistics.load(arguments.path), arguments.path)
+    return {}  # a map is checked whenever it is read
+
+
+def _cohort(arguments: argparse.Namespace, path: str) -> dict[str, Any]:
+    from twintrack_core.cohort.store import expected_cases, is_complete
+    from twintrack_core.engine.cost import cost_of
+    from twintrack_core.kernels.dispatch import default_threads
+
+    cohort = expected_cases(path)
+    complete = is_complete(cohort.folder)
+    cases: list[StoredCase] = []
+    # A store that says it is complete must have all its cases; of another, those that are there are shown.
+    for name in cohort.names:
+        if complete or is_complete(cohort.folder / name):
+            try:
+                cases.append(cohort[name])
+            except StoreError:
+                if not arguments.check:  # which tells of all of them
+                    raise
+    rows = [
+        {
+            "case": case.name,
+            "shape": list(case.shape),
+            "members": case.members,
+            "dtype": case.probability.dtype,
+            "spacing_mm": list(case.geometry.spacing_mm),
+            "raters": list(case.raters),
+            "arrays": ["probability", *case.parts],
+            "chunk": list(case.probability.chunks),
+            "written_chunks": f"{len(case.probability.written())} of {math.prod(case.probability.grid)}",
+        }
+        for case in cases
+    ]
+    cost, workers = cost_of(cases), arguments.workers or default_threads()
     return {
         "path": path,
         "format": "cohort",
         "complete": complete,
         "cases": len(cohort),
         "complete_cases": len(cases),
-        "voxels": sum(math.prod(case["shape"]) for case in cases),
+        "voxels": sum(math.prod(case.shape) for case in cases),
         "source": dict(cohort.source),
-        "rows": cases,
+        **({"skipped": dict(cohort.skipped)} if cohort.skipped else {}),
+        "chunks": f"{cost.chunks:,} of {cost.grid:,}",
+        "stored_bytes": cost.stored_bytes,
+        "decoded_bytes": cost.decoded_bytes,
+        "worker_bytes": {"accumulate": cost.accumulate_bytes, "apply": cost.apply_bytes},
+        "memory_bytes": {f"{workers} workers": cost.process_bytes(workers)},
+        "rows": rows,
     }
 
 
@@ -87,6 +138,7 @@ def _statistics(path: str) -> dict[str, Any]:
         "cases": len(statistics),
         "roi": statistics.roi,
         "voxels": sum(row["voxels"] for row in rows),
+        **({"skipped": dict(statistics.skipped)} if statistics.skipped else {}),
         "rows": rows,
     }
 
@@ -109,6 +161,7 @@ def _map(path: str) -> dict[str, Any]:
         "roi": fitted.roi,
         "raters": list(fitted.raters),
         "cases": len(fitted.cases),
+        **({"skipped": list(fitted.skipped)} if fitted.skipped else {}),
         "voxels": fitted.voxels,
         "knots": len(fitted.score),
         "band": fitted.lower is not None,
@@ -133,14 +186,18 @@ def _print(facts: dict[str, Any]) -> None:
             for line in (columns, *cells):
                 print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
         else:
-            print(f"{key:<14} {_text(value)}")
+            print(f"{key:<14} {_text(value, in_bytes=key.endswith('_bytes'))}")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *, in_bytes: bool = False) -> str:
+    if value is None:
+        return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(_text(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "-"
+        return ", ".join(f"{key} {_text(item, in_bytes=in_bytes)}" for key, item in value.items()) or "-"
+    if in_bytes and isinstance(value, int):
+        return f"{value / (1 << 20):,.1f} MiB"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from twintrack_core.histogram import CohortStatistics
-    from twintrack_core.paths import require_new
+    from twintrack_core.storage import new_folder
 
-    require_new(arguments.output)
+    new_folder(arguments.output)
     first, *others = (CohortStatistics.load(path) for path in arguments.inputs)
     merged = first.merge(*others)
     merged.save(arguments.output)

@@ -6,7 +6,15 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from twintrack_core.cli._shared import add_cases, add_device, add_workers, check_outputs, kind_of, statistics_of
+from twintrack_core.cli._shared import (
+    add_cases,
+    add_device,
+    add_workers,
+    check_outputs,
+    kind_of,
+    statistics_of,
+    workers_of,
+)
 
 if TYPE_CHECKING:
     from twintrack_core.histogram import CohortStatistics
@@ -43,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     def statistics(path: str, cases: list[str]) -> CohortStatistics:
         # Statistics keep their rule; only a store is counted by that of the map.
         roi = calibration.roi if kind_of(path) == "cohort" else None
-        return statistics_of(path, roi, cases, arguments.workers, arguments.device)
+        return statistics_of(path, roi, cases, workers_of(arguments), arguments.device)
 
     looked_at = statistics(arguments.input, arguments.cases)
     fitted = None if arguments.fitted is None else statistics(arguments.fitted, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from twintrack_core.cli._shared import add_workers
+from twintrack_core.cli._shared import add_workers, workers_of
 
 HELP = "simulate a cohort with known truth"
 
@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace) -> None:
         members=arguments.members,
         seed=arguments.seed,
     )
-    import_cases(simulation, arguments.store, workers=arguments.workers, progress=True)
+    import_cases(simulation, arguments.store, **workers_of(arguments), progress=True)
     print(f"{arguments.cases} simulated cases in {arguments.store}")

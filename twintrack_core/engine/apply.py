@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,29 +14,46 @@ import numpy.typing as npt
 
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
-from twintrack_core.cohort.chunks import ChunkedArray, open_array
-from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, is_complete, open_cohort
+from twintrack_core.cohort.chunks import ChunkedArray, Listed, Scratch, open_array
+from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.device import Device, bytes_to_relabel, check_device, plan_memory
 from twintrack_core.engine.device import relabel_tiles as relabel_tiles_on_device
-from twintrack_core.engine.run import LOOK_BYTES, Run, compute, groups, task
+from twintrack_core.engine.looking import look
+from twintrack_core.engine.memory import require_memory, to_relabel
+from twintrack_core.engine.output import held
+from twintrack_core.engine.run import (
+    LOOK_BYTES,
+    Crew,
+    OnError,
+    Run,
+    Scheduler,
+    Skipped,
+    Task,
+    crew_of,
+    go_on,
+    groups,
+    task_bytes,
+)
 from twintrack_core.engine.tiles import (
+    Listing,
     Tile,
     background_score,
-    batches,
+    expect_scores,
     read_scores,
     tile_box,
     tile_bytes,
     tile_grid,
     tile_shape,
-    tiles_of,
     union,
 )
 from twintrack_core.engine.workspace import workspace
-from twintrack_core.errors import RequestError, WorkError
+from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.kernels.dispatch import Place, check_policy, lut_with_invalid, report
 from twintrack_core.maps import BOUNDS, CalibrationMap
-from twintrack_core.paths import reason, require_new
+from twintrack_core.names import some
+from twintrack_core.storage import Folder, copy_files, output_folder
+from twintrack_core.storage.folder import METADATA
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +62,23 @@ class RelabelTask:
 
     case: str
     probability: ChunkedArray
-    output: str
+    output: Folder
     lut: npt.NDArray[Any]
     tile_shape: tuple[int, ...]
     tiles: tuple[Tile, ...]
+    required: Listed
     kernel: str
     on_invalid: OnInvalid
 
+    def announce(self, scratch: Scratch) -> None:
+        """Say what will be read, tile by tile, as it will be."""
+        scratch.require(self.required)
+        size = self.probability.shape[-3:]
+        expect_scores(self.probability, [tile_box(tile, self.tile_shape, size) for tile in self.tiles], scratch)
 
-Relabel: TypeAlias = Callable[..., None]
-"""What writes the tiles of a task, on one device or another: called with a task, and with what it had to wait for."""
+
+Relabel: TypeAlias = Callable[[RelabelTask], None]
+"""What writes the tiles of a task, on one device or another."""
 
 
 def apply(
@@ -70,6 +91,8 @@ def apply(
     device: Device = "cpu",
     kernel: str = "auto",
     on_invalid: OnInvalid = "error",
+    on_error: OnError = "stop",
+    scheduler: Scheduler = "threads",
     workers: int | None = None,
     progress: bool = False,
 ) -> Cohort:
@@ -95,6 +118,10 @@ def apply(
         Name of the kernel.
     on_invalid
         "error" or "clip"; a calibrated store cannot hold excluded voxels.
+    on_error
+        "stop" at a case that cannot be read, or "skip" it: the output lacks it, and its ``source`` says so.
+    scheduler, workers, progress
+        As in `accumulate`. The workers of a cluster must reach the output as the caller does.
 
     Raises
     ------
@@ -113,65 +140,73 @@ def apply(
         raise RequestError(f"A calibrated store cannot be {output_dtype}.", "Allowed: float16, float32, uint8.")
     if check_policy(on_invalid) == "exclude":
         raise RequestError("A calibrated store cannot leave voxels out.", 'Allowed: on_invalid="error" or "clip".')
-    on_cuda = check_device(device, kernel)
+    run = Run(workers, progress, scheduler)
+    on_cuda = check_device(device, kernel, here=run.here)
     kernels.get(kernel)
-    run = Run(workers, progress)
-    if not (resume and Path(path).exists()):
-        require_new(path)
-    if Path(path).resolve().is_relative_to(cohort.path.resolve()):
-        raise RequestError(f"{path} lies in the cohort it would be made from.", "Allowed: any path outside it.")
+    skipped = Skipped(on_error)
+    output = output_folder(path, resume=resume, source=cohort.folder)
+    if cohort.folder.names() is None:
+        raise RequestError(
+            f"{cohort.folder} cannot be listed, and what is beside its scores not copied.",
+            "Allowed: a folder, s3:// or gs://.",
+            "Copy the store first.",
+        )
     if "map" in cohort.source:
         raise RequestError(
-            f"{cohort.path} is calibrated already, with the map {cohort.source['map']!s:.12}.",
+            f"{cohort.folder} is calibrated already, with the map {cohort.source['map']!s:.12}.",
             "Allowed: a cohort of raw scores.",
             "Apply the map to the cohort that this one was made from.",
         )
-    # Every case is opened before anything is written: input that must be mended first leaves no output behind.
-    left = [name for name in cohort.names if not is_complete(Path(path) / name)]
-    looks = [task(partial(_plan_cases, cohort, names)) for names in groups(left, [LOOK_BYTES] * len(left), run)]
-    plans: list[_CasePlan] = list(chain.from_iterable(compute(looks, run, "looking")))
+    source = _source(cohort, calibration_map, output_dtype, on_invalid)
+    lut = lut_with_invalid(calibration_map.table_as(output_dtype), on_invalid)
+    begin = partial(CohortWriter, output, cohort.names, source=source, resume=resume)
+    with held(output) as require:
+        # What another run began is refused before anything else is looked at.
+        writer = begin() if resume and output.has(METADATA) else None
+        if writer is None or not writer.finished:
+            with crew_of(run) as crew:
+                # Cases are opened before anything is written: input that must be mended leaves no output behind.
+                left = [name for name in cohort.names if not (writer and writer.has_case(name))]
+                plans = look(partial(_plan_cases, cohort, output if writer else None), left, skipped, crew, run)
+                skipped.check_rest(len(cohort))
+                require_memory([to_relabel(plan.case, output_dtype) for plan in plans], crew)
+                relabel: Relabel = relabel_tiles
+                if on_cuda:
+                    needed = [
+                        bytes_to_relabel(plan.case.probability, tile_shape(plan.case), output_dtype) for plan in plans
+                    ]
+                    relabel = partial(relabel_tiles_on_device, plan_memory(needed, run))
+                writer = writer or begin()
+                _write(plans, writer, _Settings(lut, source, relabel, kernel, on_invalid), skipped, crew, run)
+                skipped.check_rest(len(cohort))
+            require()
+            writer.finish(skipped.reasons)
+    return open_cohort(path)
+
+
+def _source(
+    cohort: Cohort, calibration_map: CalibrationMap, dtype: np.dtype[Any], on_invalid: OnInvalid
+) -> dict[str, Any]:
+    """Return what is recorded of where a calibrated store comes from: all that its content depends on."""
     source = {
         "map": calibration_map.digest(),
         "calibrator": calibration_map.calibrator,
         "target": calibration_map.target,
         "cohort": dict(cohort.source),
         "input": fingerprint(cohort),
-        "dtype": output_dtype.name,
+        "dtype": dtype.name,
         "on_invalid": on_invalid,
     }
     bound = calibration_map.parameters.get("bound")
     if bound in BOUNDS:
         source["bound"] = bound
-    lut = lut_with_invalid(calibration_map.table_as(output_dtype), on_invalid)
-    relabel: Relabel = relabel_tiles
-    if on_cuda:
-        needed = [
-            bytes_to_relabel(plan.case.probability, tile_shape(plan.case), output_dtype)
-            for plan in plans
-            for _ in plan.batches
-        ]
-        relabel = partial(relabel_tiles_on_device, plan_memory(needed, run))
-    try:
-        writer = CohortWriter(path, cohort.names, source=source, resume=resume)
-        if not writer.finished:
-            settings = _Settings(writer, lut, source, relabel, kernel, on_invalid)
-            work = groups(plans, [plan.n_bytes for plan in plans], run)
-            compute([_cases_task(group, settings) for group in work], run, "applying")
-            writer.finish()
-    except OSError as error:
-        raise WorkError(
-            f"{path} cannot be written: {reason(error)}.",
-            None,
-            "Make room or choose another place, then run again with --resume. The output is marked incomplete.",
-        ) from error
-    return open_cohort(path)
+    return source
 
 
 @dataclass(frozen=True, eq=False)
 class _Settings:
     """What all cases of a run share."""
 
-    writer: CohortWriter
     lut: npt.NDArray[Any]
     source: Mapping[str, Any]
     relabel: Relabel
@@ -179,66 +214,121 @@ class _Settings:
     on_invalid: OnInvalid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _CasePlan:
-    """What writing one case takes: batches of its tiles, a task each."""
+    """What writing one case takes.
+
+    Attributes
+    ----------
+    tiles
+        (n, 3) int64 in ascending order, those that are to be written: what an earlier run wrote is not among them.
+    scores
+        What was listed.
+    has_background
+        Whether there are tiles that stay unwritten.
+    """
 
     case: StoredCase
-    batches: tuple[tuple[Tile, ...], ...]
+    tiles: npt.NDArray[np.int64]
+    scores: Listing
     has_background: bool
 
     @property
     def n_bytes(self) -> int:
-        return LOOK_BYTES + sum(map(len, self.batches)) * tile_bytes(self.case)
+        return LOOK_BYTES + len(self.tiles) * tile_bytes(self.case)
 
-
-def _plan_cases(cohort: Cohort, names: tuple[str, ...]) -> list[_CasePlan]:
-    return [_plan_case(cohort[name]) for name in names]
-
-
-def _plan_case(case: StoredCase) -> _CasePlan:
-    found = union(case, tiles_of(case, case.probability))
-    return _CasePlan(case, tuple(batches(case, found)), has_background=len(found) < math.prod(tile_grid(case)))
-
-
-def _cases_task(plans: tuple[_CasePlan, ...], settings: _Settings) -> Any:
-    """Make the task of some cases: each one's group first, then its tiles, then its mark of completion."""
-    if len(plans[0].batches) <= 1:
-        return task(partial(_write_cases, plans, settings))
-    (plan,) = plans  # what is a task's worth by itself has no neighbours
-    ready = task(partial(_prepare_case, plan, settings))
-    written = [task(partial(settings.relabel, work), ready) for work in _relabel_tasks(plan, settings)]
-    return task(partial(_end_case, settings.writer, plan.case.name), ready, *written)
-
-
-def _write_cases(plans: tuple[_CasePlan, ...], settings: _Settings) -> None:
-    for plan in plans:
-        _prepare_case(plan, settings)
-        for work in _relabel_tasks(plan, settings):
-            settings.relabel(work)
-        settings.writer.end_case(plan.case.name)
-
-
-def _relabel_tasks(plan: _CasePlan, settings: _Settings) -> list[RelabelTask]:
-    case = plan.case
-    output = str(settings.writer.path / case.name / "probability")
-    shape = tile_shape(case)
-    return [
-        RelabelTask(
-            case.name, case.probability, output, settings.lut, shape, tiles, settings.kernel, settings.on_invalid
+    def work(self, output: Folder, settings: _Settings, start: int = 0, stop: int | None = None) -> RelabelTask:
+        """Return what writes some of the tiles."""
+        return RelabelTask(
+            self.case.name,
+            self.case.probability,
+            output / self.case.name / "probability",
+            settings.lut,
+            tile_shape(self.case),
+            tuple(map(tuple, self.tiles[start:stop].tolist())),
+            self.scores.within(self.tiles[start:stop]),
+            settings.kernel,
+            settings.on_invalid,
         )
-        for tiles in plan.batches
-    ]
 
 
-def _end_case(writer: CohortWriter, name: str, *_done: None) -> None:
-    writer.end_case(name)
+def _plan_cases(cohort: Cohort, begun: Folder | None, names: tuple[str, ...]) -> list[_CasePlan]:
+    return [_plan_case(cohort[name], begun and begun / name / "probability") for name in names]
 
 
-def _prepare_case(plan: _CasePlan, settings: _Settings) -> None:
-    """Make the case's group and its empty probability, and copy everything that a map does not change."""
+def _plan_case(case: StoredCase, begun: Folder | None) -> _CasePlan:
+    grid = tile_grid(case)
+    scores = Listing(case, case.probability)
+    tiles = np.unique(scores.tiles())
+    has_background = len(tiles) < math.prod(grid)
+    if begun is not None and begun.has(METADATA):
+        output = _open_output(begun)
+        if (output.shape, output.chunks) != (case.shape, tile_shape(case)):
+            raise WorkError(f"{begun} was begun as another array.", None, "Remove the output and run again.")
+        tiles = np.setdiff1d(tiles, np.ravel_multi_index(tuple(output.written().T), grid))
+    return _CasePlan(case, union(case, tiles), scores, has_background)
+
+
+def _open_output(folder: Folder) -> ChunkedArray:
+    """Open an array of the output; that it is damaged is no fault of the case it is made from."""
+    try:
+        return open_array(folder)
+    except StoreError as error:
+        raise WorkError(error.what, error.allowed, "Remove the output and run again.") from error
+
+
+def _write(
+    plans: Sequence[_CasePlan], writer: CohortWriter, settings: _Settings, skipped: Skipped, crew: Crew, run: Run
+) -> None:
+    """Write what is left: small cases many to a task; large ones first without their tiles, and then these in parts."""
+    by_name = {plan.case.name: plan for plan in plans}
+    sizes = [plan.n_bytes for plan in plans]
+    limit = task_bytes(sum(sizes), crew.size)
+
+    def whole(*names: str) -> Task[None]:
+        return Task(some(names), partial(_write_cases, tuple(by_name[name] for name in names), writer, settings), names)
+
+    def bare(name: str) -> Task[None]:
+        return Task(name, partial(_prepare_case, by_name[name], writer, settings), (name,))
+
+    gathered = groups(plans, sizes, limit)
+    small = [whole(*(plan.case.name for plan in group)) for group in gathered if group[0].n_bytes <= limit]
+    large = [group[0] for group in gathered if group[0].n_bytes > limit]
+    for _ in skipped.compute([bare(plan.case.name) for plan in large], bare, crew, run, "preparing"):
+        pass
+    large = [plan for plan in large if plan.case.name not in skipped.errors]
+    parts = [task for plan in large for task in _parts(plan, writer.folder, settings, limit)]
+    for _ in skipped.compute(small + parts, whole, crew, run, "applying"):
+        pass
+    for plan in large:
+        if plan.case.name not in skipped.errors:
+            writer.end_case(plan.case.name)
+
+
+def _parts(plan: _CasePlan, output: Folder, settings: _Settings, limit: int) -> Iterator[Task[None]]:
+    """Make the tasks that write the tiles of a large case."""
+    step = max(1, limit // tile_bytes(plan.case))
+    for first in range(0, len(plan.tiles), step):
+        last = min(first + step, len(plan.tiles))
+        name = f"{plan.case.name}, tiles {first} to {last} of {len(plan.tiles)}"
+        yield Task(name, partial(settings.relabel, plan.work(output, settings, first, last)), (plan.case.name,))
+
+
+def _write_cases(plans: tuple[_CasePlan, ...], writer: CohortWriter, settings: _Settings) -> None:
+    for plan in plans:
+        go_on()
+        _prepare_case(plan, writer, settings)
+        settings.relabel(plan.work(writer.folder, settings))
+        writer.end_case(plan.case.name)
+
+
+def _prepare_case(plan: _CasePlan, writer: CohortWriter, settings: _Settings) -> None:
+    """Make the case's group and its empty probability, and copy everything that a map does not change.
+
+    What is there already stays: an earlier run of the same input and map made it, and may have workers left.
+    """
     case = plan.case
-    folder = settings.writer.begin_case(
+    folder = writer.begin_case(
         case.name,
         raters=case.raters,
         geometry=case.geometry,
@@ -246,7 +336,9 @@ def _prepare_case(plan: _CasePlan, settings: _Settings) -> None:
         source={**settings.source, "case": dict(case.source)},
     )
     for part in case.parts:
-        _copy_folder(Path(case.path) / part, folder / part)
+        copy_files(case.folder / part, folder / part)
+        if not (folder / part).has(METADATA):
+            raise StoreError(f"{case.folder / part} is gone.", None, "See what became of the store, and run again.")
     fill = np.empty(1, dtype=settings.lut.dtype)
     score = background_score(case.probability)
     clip = settings.on_invalid == "clip"
@@ -259,23 +351,15 @@ def _prepare_case(plan: _CasePlan, settings: _Settings) -> None:
     create_array(folder / "probability", case.shape, fill.dtype, chunks=tile_shape(case), fill=fill[0].item())
 
 
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copy contents, not permissions: a read-only archive must not make an output that cannot be resumed."""
-    target.mkdir()
-    for entry in os.scandir(source):
-        if entry.is_dir():
-            _copy_folder(Path(entry.path), target / entry.name)
-        else:
-            shutil.copyfile(entry.path, target / entry.name)
-
-
-def relabel_tiles(work: RelabelTask, _ready: None = None) -> None:
+def relabel_tiles(work: RelabelTask) -> None:
     """Write the tiles of a task."""
     kernel = kernels.get(work.kernel)
-    output = open_array(Path(work.output))
+    output = _open_output(work.output)
     with workspace() as space:
         scratch = space.scratch
+        work.announce(scratch)
         for tile in work.tiles:
+            go_on()
             box = tile_box(tile, work.tile_shape, output.shape)
             scores = read_scores(work.probability, box, scratch)
             shape = scores.shape[1:]

@@ -23,7 +23,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -31,7 +30,7 @@ import numpy.typing as npt
 
 from twintrack_core.codes import N_CODES, as_scores
 from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array
-from twintrack_core.engine.run import Run
+from twintrack_core.engine.run import Run, go_on
 from twintrack_core.engine.tiles import Tile, read_scores, read_written_scores, tile_box
 from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.histogram.cells import Cells, concatenate, freeze
@@ -66,20 +65,27 @@ class Cuda:
     Attributes
     ----------
     index
-        Number of the device.
+        Number of the device; None for the one that is current where the task runs.
     limit
         Bytes of its memory that a worker may hold.
     workers
         How many workers there are, for messages.
     """
 
-    index: int
+    index: int | None
     limit: int
     workers: int
 
 
-def check_device(device: str, kernel: str) -> bool:
+def check_device(device: str, kernel: str, *, here: bool = True) -> bool:
     """Whether a CUDA device was asked for, which is then there and usable.
+
+    Parameters
+    ----------
+    device, kernel
+        What was asked for.
+    here
+        Whether tasks run in this process; otherwise each finds out about its own device.
 
     Raises
     ------
@@ -96,7 +102,8 @@ def check_device(device: str, kernel: str) -> bool:
         raise RequestError(
             f"The kernel {kernel!r} does not run on a CUDA device.", "Allowed: auto, or cupy, which it stands for."
         )
-    require_device()
+    if here:
+        require_device()
     return True
 
 
@@ -113,10 +120,12 @@ def plan_memory(bytes_needed: Sequence[int], run: Run) -> Cuda:
     WorkError
         If so many workers need more than is free, or the device lets nobody in.
     """
+    limit = max(bytes_needed, default=0) + _ROUNDING
+    if not run.here:
+        return Cuda(None, limit, 1)
     import cupy as cp
 
     device = require_device()
-    limit = max(bytes_needed, default=0) + _ROUNDING
     workers = max(1, min(run.threads, len(bytes_needed)))
     try:
         free, _ = cp.cuda.runtime.memGetInfo()  # the first that makes a context
@@ -201,11 +210,11 @@ class _Lane:
         Buffers on the host; those of the half whose turn it is may be written to.
     """
 
-    def __init__(self, cuda: Cuda) -> None:
+    def __init__(self, index: int) -> None:
         import cupy as cp
 
         self._cp = cp
-        self.index = cuda.index
+        self.index = index
         self.stream = cp.cuda.Stream(non_blocking=True)
         self.pool = cp.cuda.MemoryPool()
         self.staging = _Staging()
@@ -321,9 +330,10 @@ def _lent(cuda: Cuda) -> Iterator[_Lane]:
 
     lent: _Lane | None = getattr(_threads, "lane", None)
     _threads.lane = None  # a task that fails leaves things queued and counts behind: the next one gets a new lane
-    if lent is None or lent.index != cuda.index:
-        with cp.cuda.Device(cuda.index):
-            lent = _Lane(cuda)
+    index = require_device().index if cuda.index is None else cuda.index
+    if lent is None or lent.index != index:
+        with cp.cuda.Device(index):
+            lent = _Lane(index)
     try:
         with lent.entered(cuda):
             yield lent
@@ -343,7 +353,9 @@ def count_tiles(cuda: Cuda, work: CountTask) -> Cells:
     with _lane(cuda, work.case) as lane:
         lane.begin(work.tile_shape, work.probability.dtype, _score_bytes(work.probability), work.n_raters)
         tally, found = lane.tally(work.n_raters), cupy.no_findings(len(work.tiles))
+        work.announce(lane.staging)
         for row, tile in enumerate(work.tiles):
+            go_on()
             lane.turn()
             try:
                 _queue_count(lane, work, tile, tally, found[row])
@@ -388,14 +400,15 @@ def _queue_count(lane: _Lane, work: CountTask, tile: Tile, tally: Any, found: An
     tally.add(held, votes, inside, found, clip=work.on_invalid == "clip")
 
 
-def relabel_tiles(cuda: Cuda, work: RelabelTask, _ready: None = None) -> None:
+def relabel_tiles(cuda: Cuda, work: RelabelTask) -> None:
     """Write the tiles of a task; as `apply.relabel_tiles`."""
     from twintrack_core.kernels import cupy
 
-    output = open_array(Path(work.output))
+    output = open_array(work.output)
     with _lane(cuda, work.case) as lane:
 
         def queue(tile: Tile) -> _Relabelled:
+            go_on()
             box = tile_box(tile, work.tile_shape, output.shape)
             scores = read_scores(work.probability, box, lane.staging)
             return _queue_relabel(lane, scores.reshape(len(scores), -1), lut, clip=work.on_invalid == "clip")
@@ -408,6 +421,7 @@ def relabel_tiles(cuda: Cuda, work: RelabelTask, _ready: None = None) -> None:
 
         lane.begin(work.tile_shape, work.probability.dtype, _score_bytes(work.probability), work.lut.dtype)
         lut = lane.send("lut", work.lut)
+        work.announce(lane.staging)
         _overlap(lane, work.tiles, queue, write)
 
 

@@ -10,6 +10,7 @@ from twintrack_core.cohort.roi import parse_roi
 from twintrack_core.cohort.store import Cohort
 from twintrack_core.engine.accumulate import accumulate
 from twintrack_core.engine.device import Device, check_device
+from twintrack_core.engine.run import Scheduler
 from twintrack_core.engine.volumes import measure, require_measurable
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CohortStatistics
@@ -27,6 +28,7 @@ def evaluate(
     device: Device = "cpu",
     kernel: str = "auto",
     on_invalid: OnInvalid = "error",
+    scheduler: Scheduler = "threads",
     workers: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
@@ -54,10 +56,8 @@ def evaluate(
         Name of the kernel.
     on_invalid
         "error", "clip" or "exclude" for a cohort; see `codes.OnInvalid`. Metrics of volumes allow no "exclude".
-    workers
-        Threads, all cores by default. For metrics of volumes each holds a case; see `engine.volumes.measure`.
-    progress
-        Show a bar on stderr, if that is a terminal.
+    scheduler, workers, progress
+        As in `accumulate`. For metrics of volumes each worker holds a case; see `engine.volumes.measure`.
 
     Returns
     -------
@@ -76,7 +76,9 @@ def evaluate(
     PluginError
         For a metric that fails, or that another distribution offers and that cannot be used.
     """
-    check_device(device, kernel)  # statistics need none, but a device that is not there is never passed over
+    check_device(
+        device, kernel, here=scheduler == "threads"
+    )  # statistics need none, but a device that is not there is never passed over
     wanted = None if metrics is None else tuple(metrics)
     resolved = metrics_.resolve(wanted)  # an unknown metric is an error before voxels are read
     if isinstance(source, CohortStatistics):
@@ -98,7 +100,14 @@ def evaluate(
         require_measurable(on_invalid)
     rule = metrics_.preferred_roi(resolved) if roi is None else roi
     statistics = accumulate(
-        source, roi=rule, device=device, kernel=kernel, on_invalid=on_invalid, workers=workers, progress=progress
+        source,
+        roi=rule,
+        device=device,
+        kernel=kernel,
+        on_invalid=on_invalid,
+        scheduler=scheduler,
+        workers=workers,
+        progress=progress,
     )
     measured = (
         measure(
@@ -107,6 +116,7 @@ def evaluate(
             variants(maps),
             on_invalid=on_invalid,
             kernel=kernel,
+            scheduler=scheduler,
             workers=workers,
             progress=progress,
         )

@@ -18,11 +18,11 @@ from twintrack_core.cohort.case import Geometry
 from twintrack_core.cohort.images import write_volume
 from twintrack_core.cohort.readers import Reader
 from twintrack_core.cohort.store import Cohort
-from twintrack_core.engine.device import Device, bytes_to_relabel_pieces, check_device, plan_memory, relabel_case
-from twintrack_core.engine.run import Run, compute, task
+from twintrack_core.engine.device import Cuda, Device, bytes_to_relabel_pieces, check_device, plan_memory, relabel_case
+from twintrack_core.engine.run import Run, Scheduler, Task, compute, crew_of, go_on
 from twintrack_core.errors import InvalidScoresError, RequestError, WorkError
 from twintrack_core.maps import CalibrationMap
-from twintrack_core.paths import reason
+from twintrack_core.paths import reason, require_local
 
 
 def export(
@@ -31,6 +31,7 @@ def export(
     *,
     suffix: str = "nii.gz",
     threshold: float | None = None,
+    scheduler: Scheduler = "threads",
     workers: int | None = None,
     progress: bool = False,
 ) -> None:
@@ -46,6 +47,8 @@ def export(
         "nii.gz", "nii", "mha" or "nrrd".
     threshold
         Write uint8 masks of p > threshold instead of float32 probabilities.
+    scheduler, workers, progress
+        As in `accumulate`. Each worker holds one case.
 
     Raises
     ------
@@ -54,16 +57,17 @@ def export(
     WorkError
         If an image cannot be written.
     """
+    run = Run(workers, progress, scheduler)
+    _write_images(partial(_exported, cohort), cohort.names, folder, suffix, threshold, run, "exporting")
 
-    def image(name: str) -> tuple[npt.NDArray[Any], Geometry]:
-        case = cohort[name].read()
-        # The mean of the members rounded to its code, as every other part of the package sees it.
-        members = case.probability.ndim == 4
-        with _naming(name):
-            values = kernels.relabel(case.probability, CODE_VALUES.astype(np.float32), members=members, threads=1)
-        return values, case.geometry
 
-    _write_images(image, cohort.names, folder, suffix, threshold, Run(workers, progress), "exporting")
+def _exported(cohort: Cohort, name: str) -> tuple[npt.NDArray[Any], Geometry]:
+    case = cohort[name].read()
+    # The mean of the members rounded to its code, as every other part of the package sees it.
+    members = case.probability.ndim == 4
+    with _naming(name):
+        values = kernels.relabel(case.probability, CODE_VALUES.astype(np.float32), members=members, threads=1)
+    return values, case.geometry
 
 
 def calibrate(
@@ -74,6 +78,7 @@ def calibrate(
     suffix: str = "nii.gz",
     threshold: float | None = None,
     device: Device = "cpu",
+    scheduler: Scheduler = "threads",
     workers: int | None = None,
     progress: bool = False,
 ) -> tuple[str, ...]:
@@ -87,23 +92,27 @@ def calibrate(
     tuple of str
         The cases.
     """
-    on_cuda = check_device(device, "auto")
+    run = Run(workers, progress, scheduler)
+    on_cuda = check_device(device, "auto", here=run.here)
     lut = calibration_map.table_as(np.float16)  # what a calibrated store would hold
-    names, run = reader.case_names(), Run(workers, progress)
+    names = reader.case_names()
     cuda = plan_memory([bytes_to_relabel_pieces(lut.dtype)] * len(names), run) if on_cuda else None
-
-    def image(name: str) -> tuple[npt.NDArray[Any], Geometry]:
-        case = reader.read(name)
-        members = case.probability.ndim == 4
-        with _naming(name):
-            if cuda is None:
-                values = kernels.relabel(case.probability, lut, members=members, threads=1)
-            else:
-                values = relabel_case(cuda, name, case.probability, lut, members=members)
-        return values.astype(np.float32), case.geometry
-
+    image = partial(_calibrated, reader, lut, cuda)
     _write_images(image, names, folder, suffix, threshold, run, "calibrating")
     return names
+
+
+def _calibrated(
+    reader: Reader, lut: npt.NDArray[Any], cuda: Cuda | None, name: str
+) -> tuple[npt.NDArray[Any], Geometry]:
+    case = reader.read(name)
+    members = case.probability.ndim == 4
+    with _naming(name):
+        if cuda is None:
+            values = kernels.relabel(case.probability, lut, members=members, threads=1)
+        else:
+            values = relabel_case(cuda, name, case.probability, lut, members=members)
+    return values.astype(np.float32), case.geometry
 
 
 @contextlib.contextmanager
@@ -126,6 +135,7 @@ def _write_images(
 ) -> None:
     if threshold is not None and not 0 <= threshold <= 1:
         raise RequestError(f"The threshold {threshold} is no probability.", "Allowed: 0 to 1.")
+    require_local(folder)
     if Path(folder).exists() and not Path(folder).is_dir():
         raise RequestError(f"{folder} is no folder.", "Allowed: a folder, or a path that does not exist.")
     paths = {name: Path(folder) / f"{name}.{suffix}" for name in names}
@@ -136,17 +146,23 @@ def _write_images(
             "Allowed: a folder without them.",
             "Choose another, or remove them.",
         )
-
-    def write(name: str) -> None:
-        values, geometry = image(name)
-        if threshold is not None:
-            values = (values > threshold).astype(np.uint8)
-        write_volume(paths[name], values, geometry)
-
+    tasks = [Task(name, partial(_write_image, image, name, path, threshold), (name,)) for name, path in paths.items()]
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        compute([task(partial(write, name)) for name in names], run, label)
+        with crew_of(run) as crew:
+            for _ in compute(tasks, crew, run, label):
+                pass
     except OSError as error:
         raise WorkError(
             f"{folder} cannot be written: {reason(error)}.", None, "Make room or choose another place."
         ) from error
+
+
+def _write_image(
+    image: Callable[[str], tuple[npt.NDArray[Any], Geometry]], name: str, path: Path, threshold: float | None
+) -> None:
+    values, geometry = image(name)
+    if threshold is not None:
+        values = (values > threshold).astype(np.uint8)
+    go_on()
+    write_volume(path, values, geometry)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
+from twintrack_core.cohort.chunks import Box, ChunkedArray, Listed, Scratch
 from twintrack_core.cohort.store import StoredCase
 from twintrack_core.cohort.writer import default_chunks
-from twintrack_core.engine.run import TASK_BYTES
 
 Tile = tuple[int, ...]
 """Index of a tile in the grid of a case."""
@@ -41,27 +40,78 @@ def tile_box(tile: Tile, shape: Sequence[int], size: Sequence[int]) -> Box:
     return tuple(slice(i * n, min((i + 1) * n, end)) for i, n, end in zip(tile, shape, size, strict=True))
 
 
-def tiles_of(case: StoredCase, array: ChunkedArray, halo: Sequence[int] = (0, 0, 0)) -> npt.NDArray[np.int64]:
-    """Tiles that overlap a written chunk of an array of the case, or its surroundings of ``halo`` voxels an axis.
+class Listing:
+    """The chunks of an array of a case that were written, listed once.
 
-    Returns
-    -------
-    numpy.ndarray
-        (n,) int64, their places in the grid in C order.
+    Parameters
+    ----------
+    case
+        The case.
+    array
+        One of its arrays.
+
+    Raises
+    ------
+    StoreError
+        If they cannot be listed.
     """
-    shape = tile_shape(case)
-    chunks = array.written()[:, -3:]  # members share tiles, so only the spatial part of a chunk's index counts
-    if array.chunks[-3:] != shape or any(halo):
-        found: set[Tile] = set()
-        for index in np.unique(chunks, axis=0).tolist():
-            found.update(_overlapping(index, array.chunks[-3:], halo, shape, case.shape))
-        chunks = np.array(list(found), dtype=np.int64).reshape(-1, 3)
-    return np.asarray(np.ravel_multi_index(tuple(chunks.T), tile_grid(case)), dtype=np.int64)
+
+    def __init__(self, case: StoredCase, array: ChunkedArray) -> None:
+        listed = array.listed()
+        self._case = case
+        self._array = array
+        self._chunks = array.written() if listed is None else listed
+        self._is_known = listed is not None
+
+    def tiles(self, halo: Sequence[int] = (0, 0, 0)) -> npt.NDArray[np.int64]:
+        """Tiles that overlap a written chunk, or its surroundings of ``halo`` voxels an axis.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n,) int64, their places in the grid in C order.
+        """
+        case, shape = self._case, tile_shape(self._case)
+        chunks = self._chunks[:, -3:]  # members share tiles, so only the spatial part of a chunk's index counts
+        size = self._array.chunks[-3:]
+        if size != shape or any(halo):
+            found: set[Tile] = set()
+            for index in np.unique(chunks, axis=0).tolist():
+                found.update(_overlapping(index, size, halo, shape, case.shape))
+            chunks = np.array(list(found), dtype=np.int64).reshape(-1, 3)
+        return np.asarray(np.ravel_multi_index(tuple(chunks.T), tile_grid(case)), dtype=np.int64)
+
+    def within(self, tiles: npt.NDArray[np.int64], halo: Sequence[int] = (0, 0, 0)) -> Listed:
+        """Return the chunks in some of the case's (n, 3) tiles, or their surroundings of ``halo`` voxels an axis.
+
+        Where chunks are not the tiles' own, or there are surroundings, it is those in the box around all of the tiles.
+        """
+        if not self._is_known:
+            return []
+        chunks, size, shape = self._chunks, self._array.chunks[-3:], tile_shape(self._case)
+        if not len(tiles):
+            chunks = chunks[:0]
+        elif size == shape and not any(halo):
+            grid = tile_grid(self._case)
+            places = np.ravel_multi_index(tuple(chunks[:, -3:].T), grid)
+            chunks = chunks[np.isin(places, np.ravel_multi_index(tuple(tiles.T), grid))]
+        else:
+            first = tiles.min(axis=0) * shape - np.asarray(halo)
+            end = (tiles.max(axis=0) + 1) * shape + np.asarray(halo)
+            starts = chunks[:, -3:] * np.asarray(size)
+            chunks = chunks[((starts < end) & (starts + size > first)).all(axis=1)]
+        return [(self._array.folder, chunks)]
 
 
 def union(case: StoredCase, *places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices of the tiles at any of some places, (n, 3) int64 in ascending order."""
-    return np.stack(np.unravel_index(np.unique(np.concatenate(places)), tile_grid(case)), axis=1)
+    """Indices of the tiles at any of some places, (n, 3) int64, in ascending order within each shard of the scores."""
+    tiles = np.stack(np.unravel_index(np.unique(np.concatenate(places)), tile_grid(case)), axis=1)
+    sharding = case.probability.sharding
+    if sharding is None:
+        return tiles
+    shard = np.multiply(sharding.chunks[-3:], case.probability.chunks[-3:])
+    files = tiles * tile_shape(case) // shard
+    return np.asarray(tiles[np.lexsort((*tiles.T[::-1], *files.T[::-1]))])
 
 
 def _overlapping(
@@ -87,10 +137,10 @@ def tile_bytes(case: StoredCase) -> int:
     return math.prod(tile_shape(case)) * (case.members * np.dtype(case.probability.dtype).itemsize + 1)
 
 
-def batches(case: StoredCase, tiles: npt.NDArray[np.int64]) -> list[tuple[Tile, ...]]:
-    """Split a case's (n, 3) tiles into batches of about `TASK_BYTES`."""
-    n = max(1, TASK_BYTES // tile_bytes(case))
-    return [tuple(map(tuple, tiles[start : start + n].tolist())) for start in range(0, len(tiles), n)]
+def expect_scores(probability: ChunkedArray, boxes: Iterable[Box], scratch: Scratch) -> None:
+    """Say which spatial boxes `read_scores` will read; see `ChunkedArray.expect`."""
+    every = () if len(probability.shape) == 3 else (slice(0, probability.shape[0]),)
+    probability.expect(((*every, *box) for box in boxes), scratch)
 
 
 def read_scores(probability: ChunkedArray, box: Box, scratch: Scratch) -> npt.NDArray[Any]:

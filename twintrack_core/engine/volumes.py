@@ -15,15 +15,15 @@ from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
 from twintrack_core.cohort.masks import VESSEL_LABELS
 from twintrack_core.cohort.roi import Bounds, contains, joined, marked_bounds
 from twintrack_core.cohort.store import Cohort, StoredCase
-from twintrack_core.engine.run import Run, compute, task
+from twintrack_core.engine.run import Run, Scheduler, Task, compute, crew_of
 from twintrack_core.engine.tiles import (
+    Listing,
     Tile,
     background_score,
     read_scores,
     tile_box,
     tile_grid,
     tile_shape,
-    tiles_of,
     union,
 )
 from twintrack_core.engine.workspace import workspace
@@ -47,6 +47,7 @@ def measure(
     *,
     on_invalid: OnInvalid = "error",
     kernel: str = "auto",
+    scheduler: Scheduler = "threads",
     workers: int | None = None,
     progress: bool = False,
 ) -> Measured:
@@ -68,10 +69,8 @@ def measure(
         "error" or "clip"; a volume cannot leave voxels out.
     kernel
         Name of the kernel.
-    workers
-        Threads, all cores by default. Each holds one case.
-    progress
-        Show a bar on stderr, if that is a terminal.
+    scheduler, workers, progress
+        As in `accumulate`. Each worker holds one case.
 
     Returns
     -------
@@ -91,11 +90,13 @@ def measure(
     """
     require_measurable(on_invalid)
     kernels.get(kernel)
-    run = Run(workers, progress)
+    run = Run(workers, progress, scheduler)
     tables = {name: _table(calibration) for name, calibration in maps.items()}
     work = partial(_measure_case, cohort, tuple(metrics), tables, kernel, on_invalid)
-    found = compute([task(partial(work, name)) for name in cohort.names], run, "measuring")
-    return {key: result for part in found for key, result in part.items()}
+    tasks = [Task(name, partial(work, name), (name,)) for name in cohort.names]
+    with crew_of(run) as crew:
+        found = {task.name: part for task, part in compute(tasks, crew, run, "measuring")}
+    return {key: result for name in cohort.names for key, result in found[name].items()}
 
 
 def require_measurable(on_invalid: str) -> None:
@@ -190,7 +191,8 @@ class _Scores:
         self._scratch = scratch
         self._lut = lut_with_invalid(_CODES, on_invalid)
         self._shape = tile_shape(case)
-        self._tiles: list[Tile] = [tuple(tile) for tile in union(case, tiles_of(case, case.probability)).tolist()]
+        places = Listing(case, case.probability).tiles()
+        self._tiles: list[Tile] = [tuple(tile) for tile in union(case, places).tolist()]
         self.background = self._background()
 
     def bounds(self) -> Bounds | None:
@@ -243,6 +245,7 @@ class _Scores:
 
 def _read_part(array: ChunkedArray, box: Box, scratch: Scratch) -> npt.NDArray[np.uint8]:
     values = np.empty([side.stop - side.start for side in box], dtype=np.uint8)
+    array.expect([box], scratch)
     array.read(box, values, scratch)
     return values
 

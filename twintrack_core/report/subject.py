@@ -86,7 +86,9 @@ class Subject:
     def calibrated(self) -> CohortStatistics:
         """The rated cases as the maps make them."""
         return CohortStatistics(
-            {name: case.relabel(self.maps[name].codes) for name, case in self.rated.items()}, self.statistics.roi
+            {name: case.relabel(self.maps[name].codes) for name, case in self.rated.items()},
+            self.statistics.roi,
+            skipped=self.statistics.skipped,
         )
 
     @property
