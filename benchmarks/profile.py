@@ -23,7 +23,7 @@ from twintrack_core.kernels.tally import Tally
 _CASES = {"unwritten": 8, "region": 4, "softmax": 1}
 _STEPS: dict[str, tuple[Any, str]] = {
     "open a case": (Cohort, "__getitem__"),
-    "list its chunks": (engine, "tiles_of"),
+    "list its chunks": (engine, "Listing"),
     "read and decode chunks": (ChunkedArray, "read_chunk"),
     "of that, decode": (Codec, "decode"),
     "kernel": (Tally, "add"),
