@@ -26,7 +26,8 @@ from scipy.special import expit, ndtri
 from twintrack_core.bench.data import Shape
 from twintrack_core.codes import N_CODES
 from twintrack_core.cohort.case import Geometry, pack_votes
-from twintrack_core.cohort.chunks import Box, Scratch
+from twintrack_core.cohort.chunks import Box
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import DIMENSIONS, FORMAT, PART_DTYPES, VERSION, Cohort, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array, default_chunks
 from twintrack_core.kernels.dispatch import default_threads

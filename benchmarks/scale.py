@@ -38,7 +38,8 @@ from twintrack_core.bench import floors
 from twintrack_core.bench.data import Shape
 from twintrack_core.bench.table import cell_text
 from twintrack_core.bench.timing import Spread, machine, seconds
-from twintrack_core.cohort.chunks import ChunkedArray, Scratch
+from twintrack_core.cohort.chunks import ChunkedArray
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.kernels.dispatch import default_threads
 from twintrack_core.storage import copy_files, open_folder
 

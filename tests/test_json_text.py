@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import tracemalloc
 
 import pytest
@@ -60,14 +59,12 @@ def test_what_json_writes_is_read(document: dict[str, object]) -> None:
 )
 def test_anything_else_is_refused_at_once(data: bytes, words: str) -> None:
     tracemalloc.start()
-    start = time.perf_counter()
     try:
         with pytest.raises(ValueError, match=words) as caught:
             parse_object(data, LIMIT)
         assert tracemalloc.get_traced_memory()[1] < 40 * LIMIT
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < 5
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
 

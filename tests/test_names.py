@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ def test_a_name_is_itself_before_it_is_a_pattern() -> None:
     assert matching(names, [], "it") == tuple(names)
 
 
-def test_many_names_take_no_time() -> None:
+def test_many_names_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"case_{number:06d}" for number in range(100_000)]
-    start = time.perf_counter()
+    monkeypatch.setattr("fnmatch.fnmatchcase", lambda *_: pytest.fail("a name was taken for a pattern"))
     assert matching(names, names[::-1], "it") == tuple(names)
-    assert time.perf_counter() - start < 5
 
 
 def test_many_wildcards_are_refused() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twintrack_core import system
 from twintrack_core.codes import N_CODES
 from twintrack_core.errors import RequestError, StoreError, WorkError
 from twintrack_core.histogram import CaseStatistics, CohortStatistics, JointHistogram
@@ -352,6 +352,6 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_statistics_larger_than_memory_are_refused(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sysconf", lambda name: 8)
-    with pytest.raises(StoreError, match=r"takes 0\.0 GiB; this machine has"):
+    monkeypatch.setattr(system, "available_memory", lambda: 64)
+    with pytest.raises(StoreError, match=r"takes 0\.0 GiB; 0\.0 GiB of memory are available"):
         CohortStatistics.load(intact)

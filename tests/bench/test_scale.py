@@ -16,7 +16,7 @@ from benchmarks.lung import ORGAN_SHARDS, RATERS, lung_case, write_lungs, write_
 from benchmarks.processes import taken
 from benchmarks.sections import replaced
 from twintrack_core.codes import CODE_VALUES
-from twintrack_core.cohort.chunks import Scratch
+from twintrack_core.cohort.scratch import Scratch
 
 
 @pytest.fixture(scope="module")

@@ -109,3 +109,6 @@ def test_schedulers_there_are_not(
     refused: Run, example: Any, tmp_path: Path, options: list[str], words: tuple[str, ...]
 ) -> None:
     refused("accumulate", example.cohort, "-o", tmp_path / "s", *options, code=2, words=words)
+    for asked in (["fit", example.statistics, "-o", tmp_path / "m.json"], ["evaluate", example.statistics]):
+        refused(*asked, *options, code=2, words=words)
+    refused("info", example.statistics, *options, code=2, words=words)

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
+from twintrack_core.cohort.array_metadata import open_array
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array
+from twintrack_core.cohort.chunks import Box, ChunkedArray
 from twintrack_core.cohort.roi import BoxRegion, MaskRegion, Region, RoiRule, marked_bounds, parse_roi, region_of
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import StoredCase, open_cohort
 from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.errors import RequestError, StoreError

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from numcodecs import checksum32
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array
+from twintrack_core.cohort.array_metadata import open_array
+from twintrack_core.cohort.chunks import Box, ChunkedArray
 from twintrack_core.cohort.codecs import Codec
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.shards import KnownShards, ShardIndex, Sharding, sharding_of
 from twintrack_core.errors import StoreError
 

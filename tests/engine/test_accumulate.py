@@ -16,7 +16,8 @@ from scipy import ndimage
 
 import twintrack_core as tt
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.chunks import ChunkedArray, Scratch
+from twintrack_core.cohort.chunks import ChunkedArray
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
 from twintrack_core.engine.run import TASK_BYTES, groups, task_bytes

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import twintrack_core as tt
+from twintrack_core import system
 from twintrack_core.cohort.case import Case
 from twintrack_core.cohort.roi import parse_roi, region_of
 from twintrack_core.cohort.store import open_cohort
 from twintrack_core.cohort.writer import CohortWriter
-from twintrack_core.engine import memory, system, workspace
+from twintrack_core.engine import memory, workspace
 from twintrack_core.engine.cost import cost_of
 from twintrack_core.errors import WorkError
 
@@ -86,7 +87,7 @@ def test_the_cost_of_a_run(tmp_path: Path) -> None:
     case = make_case(2, 3)
     case.probability[:, :, :64] = 0
     cohort = write(tmp_path / "c.zarr", case)
-    cost = cost_of(cohort)
+    cost = cost_of(cohort["a"])
     places = [
         place
         for part in ("probability", "votes")

@@ -140,8 +140,8 @@ def test_a_source_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None
                 "The kernel relabel (float16, 1, float16, False, 232448) for compute capability 9.0 cannot be compiled "
                 f"and loaded: {message}\n{device.INSTALL}"
             )
-        monkeypatch.setattr(fake_cupy, "compiling", failing(PermissionError(13, "Permission denied", "/root/.cupy")))
-        with pytest.raises(WorkError, match=r"'/root/.cupy'\nName a folder that can be written with CUPY_CACHE_DIR"):
+        monkeypatch.setattr(fake_cupy, "compiling", failing(PermissionError(13, "Permission denied", "/cache/.cupy")))
+        with pytest.raises(WorkError, match=r"'/cache/.cupy'\nName a folder that can be written with CUPY_CACHE_DIR"):
             tt.JointHistogram.from_votes(scores, None, ())
 
 

@@ -58,10 +58,8 @@ def test_a_lease_dies_with_its_owner(place: str, server: Any) -> None:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "locked\n"
-            started = time.monotonic()
             with pytest.raises(RequestError, match="Another run is writing"), folder.lock():
                 pass
-            assert time.monotonic() - started < 1.5  # as soon as it is renewed
         finally:
             process.kill()
     assert folder.names() == frozenset({".lock"})
@@ -136,13 +134,12 @@ def test_a_renewal_that_stalls_is_not_waited_for(place: str, server: Any, monkey
 
     with open_folder(place).lock():
         monkeypatch.setattr(lease_module.Lease, "_write", stall)
-        assert stalled.wait(5)
-        started = time.monotonic()
-    assert time.monotonic() - started < 2
+        stalled.wait()
+    left = [thread for thread in threading.enumerate() if thread.name == "twintrack-lease"]
+    assert left  # it stalls yet
     go.set()
-    for thread in threading.enumerate():
-        if thread.name == "twintrack-lease":
-            thread.join()
+    for thread in left:
+        thread.join()
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="there is no such clock")

@@ -17,8 +17,9 @@ import zarr
 
 import twintrack_core as tt
 from twintrack_core.cli import main
+from twintrack_core.cohort.array_metadata import open_array
 from twintrack_core.cohort.case import Case
-from twintrack_core.cohort.chunks import Scratch, open_array
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import fingerprint
 from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.check import _largest_values
@@ -498,7 +499,7 @@ def test_a_store_over_http_is_only_read(web: Callable[[], str], tmp_path: Path) 
     statistics = tt.accumulate(there, path=tmp_path / "c.stats")
     assert tt.accumulate(there, path=tmp_path / "c.stats", resume=True) == statistics
     before = fingerprint(there)
-    assert cost_of(there).stored_bytes is None
+    assert cost_of(there["c"]).stored_bytes is None
     with pytest.raises(RequestError, match="cannot be listed"):
         tt.apply(there, tt.fit(statistics), tmp_path / "o.zarr")
     metadata = path / "c" / "votes" / "zarr.json"

@@ -80,13 +80,10 @@ def is_whole(path: str) -> bool:
     return isinstance(written, dict) and written.get("complete") is True
 
 
-def note_whole(path: str) -> None:
-    """Say on stderr that there was nothing to resume."""
-    print(f"twintrack: note: {path} was whole already; nothing was done.", file=sys.stderr)
-
-
-def note_skipped(skipped: Mapping[str, str]) -> None:
-    """Say on stderr which cases were left out."""
+def note_output(path: str, skipped: Mapping[str, str], *, was_whole: bool) -> None:
+    """Say on stderr that there was nothing to resume, if so, and which cases an output lacks."""
+    if was_whole:
+        print(f"twintrack: note: {path} was whole already; nothing was done.", file=sys.stderr)
     for name, why in skipped.items():
         print(f"twintrack: note: {name} was left out: {why}.", file=sys.stderr)
 
@@ -249,12 +246,12 @@ def statistics_of(
     from twintrack_core.cohort.roi import parse_roi
     from twintrack_core.engine.accumulate import accumulate
     from twintrack_core.engine.device import check_device
+    from twintrack_core.engine.run import Run
     from twintrack_core.histogram import CohortStatistics
     from twintrack_core.names import matching
 
-    check_device(
-        device, "auto", here=workers["scheduler"] == "threads"
-    )  # statistics need none, but a device that is not there is never passed over
+    # Statistics need neither, but a scheduler or device that is not there is never passed over.
+    check_device(device, "auto", here=Run(workers["workers"], scheduler=workers["scheduler"]).here)
     if kind_of(path) == "statistics":
         statistics = CohortStatistics.load(path)
         if roi is not None and str(parse_roi(roi)) != statistics.roi:

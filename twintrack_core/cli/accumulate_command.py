@@ -11,8 +11,7 @@ from twintrack_core.cli._shared import (
     add_roi,
     add_workers,
     is_whole,
-    note_skipped,
-    note_whole,
+    note_output,
     open_cases,
     workers_of,
 )
@@ -47,7 +46,5 @@ def run(arguments: argparse.Namespace) -> None:
         **workers_of(arguments),
         progress=True,
     )
-    if was_whole:
-        note_whole(arguments.output)
-    note_skipped(statistics.skipped)
+    note_output(arguments.output, statistics.skipped, was_whole=was_whole)
     print(f"{len(statistics)} cases, roi {statistics.roi}, in {arguments.output}")

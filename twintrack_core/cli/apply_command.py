@@ -11,8 +11,7 @@ from twintrack_core.cli._shared import (
     add_resume,
     add_workers,
     is_whole,
-    note_skipped,
-    note_whole,
+    note_output,
     open_cases,
     open_map,
     workers_of,
@@ -50,7 +49,5 @@ def run(arguments: argparse.Namespace) -> None:
         **workers_of(arguments),
         progress=True,
     )
-    if was_whole:
-        note_whole(arguments.output)
-    note_skipped(calibrated.skipped)
+    note_output(arguments.output, calibrated.skipped, was_whole=was_whole)
     print(f"{len(calibrated)} calibrated cases in {arguments.output}")

@@ -13,8 +13,7 @@ from twintrack_core.cli._shared import (
     case_patterns,
     integers,
     is_whole,
-    note_skipped,
-    note_whole,
+    note_output,
     workers_of,
 )
 from twintrack_core.errors import RequestError
@@ -117,9 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         **workers_of(arguments),
         progress=True,
     )
-    if was_whole:
-        note_whole(arguments.store)
-    note_skipped(cohort.skipped)
+    note_output(arguments.store, cohort.skipped, was_whole=was_whole)
     raters = {rater for case in cohort for rater in case.raters}
     whose = f" with {len(raters)} raters" if raters else ""
     print(f"{len(cohort)} cases{whose} in {arguments.store}")

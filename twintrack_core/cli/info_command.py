@@ -70,7 +70,7 @@ def _check(arguments: argparse.Namespace, facts: dict[str, Any]) -> dict[str, st
 
 def _cohort(arguments: argparse.Namespace, path: str) -> dict[str, Any]:
     from twintrack_core.cohort.store import expected_cases, is_complete
-    from twintrack_core.engine.cost import cost_of
+    from twintrack_core.engine.cost import Cost, cost_of
     from twintrack_core.kernels.dispatch import default_threads
 
     cohort = expected_cases(path)
@@ -84,6 +84,7 @@ def _cohort(arguments: argparse.Namespace, path: str) -> dict[str, Any]:
             except StoreError:
                 if not arguments.check:  # which tells of all of them
                     raise
+    costs = [cost_of(case) for case in cases]
     rows = [
         {
             "case": case.name,
@@ -94,11 +95,11 @@ def _cohort(arguments: argparse.Namespace, path: str) -> dict[str, Any]:
             "raters": list(case.raters),
             "arrays": ["probability", *case.parts],
             "chunk": list(case.probability.chunks),
-            "written_chunks": f"{len(case.probability.written())} of {math.prod(case.probability.grid)}",
+            "written_chunks": f"{cost.score_chunks} of {math.prod(case.probability.grid)}",
         }
-        for case in cases
+        for case, cost in zip(cases, costs, strict=True)
     ]
-    cost, workers = cost_of(cases), arguments.workers or default_threads()
+    cost, workers = sum(costs, Cost()), arguments.workers or default_threads()
     return {
         "path": path,
         "format": "cohort",

@@ -9,111 +9,31 @@ import errno
 import functools
 import itertools
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.cohort.codecs import ALLOWED as ALLOWED_CODECS
-from twintrack_core.cohort.codecs import ChunkDecodeError, Codec, codec_of
-from twintrack_core.cohort.shards import KnownShards, ShardError, Sharding, sharding_of
+from twintrack_core.cohort.codecs import ChunkDecodeError, Codec
+from twintrack_core.cohort.scratch import Scratch
+from twintrack_core.cohort.shards import KnownShards, ShardError, Sharding
 from twintrack_core.errors import StoreError
-from twintrack_core.names import shown
-from twintrack_core.storage import Folder, open_folder, read_json
-from twintrack_core.storage.ahead import Ahead, Behind
+from twintrack_core.storage import Folder
+from twintrack_core.storage.ahead import Ahead
 from twintrack_core.storage.folder import METADATA
-from twintrack_core.storage.memory import require_memory
 from twintrack_core.storage.retry import REMAKE, again, unreadable
+from twintrack_core.system import require_memory
 
 Box = tuple[slice, ...]
 """A half-open box of voxels: one slice with start and stop per axis."""
 
-Listed: TypeAlias = Sequence[tuple[Folder, npt.NDArray[np.int64]]]
-"""Chunks that are there: folders of arrays, and (n, ndim) indices."""
-
 MEMORY = "Use a machine with more memory, or commands that work chunk by chunk, as accumulate and apply do."
 """What to do about an array that does not fit."""
 
-_DTYPES = ("float16", "float32", "uint8", "bool")
-_MAX_CHUNK_BYTES = 1 << 30  # what a few bytes of metadata can make a reader allocate; Blosc holds twice that
-_MAX_CHUNKS = 1 << 24  # each is a step for a reader, whether or not there is a file
-_MAX_AXES = 4
 _MOST_DIGITS = 16
 _DAMAGE = (ChunkDecodeError, ShardError)
-
-
-class Scratch:
-    """Buffers a task reuses from chunk to chunk, because fresh pages cost more than the work done in them.
-
-    Parameters
-    ----------
-    empty
-        Makes (n,) uint8 arrays of any content: ``numpy.empty``, or its counterpart for other memory.
-
-    Attributes
-    ----------
-    last
-        Index of the chunk that the buffer named by an array's folder holds.
-    shards
-        Indices of the shards read last.
-    ahead
-        What is fetched of remote arrays before it is read; None where nothing is expected.
-    required
-        Indices of chunks that are known to be there, by the folder of their array; see `require`.
-    """
-
-    def __init__(self, empty: Callable[..., npt.NDArray[np.uint8]] = np.empty) -> None:
-        self._empty = empty
-        self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
-        self.last: dict[str, tuple[int, ...]] = {}
-        self.shards = KnownShards()
-        self.ahead: Ahead | None = None
-        self.required: dict[Folder, frozenset[tuple[int, ...]]] = {}
-        self._behind: Behind | None = None
-
-    def array(self, use: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
-        """Return an array of any content; valid until ``use`` is asked for again."""
-        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        buffer = self._buffers.get(use)
-        if buffer is None or buffer.nbytes < n_bytes:
-            self._buffers.pop(use, None)
-            buffer = None  # the old one goes before the new one comes
-            buffer = self._buffers[use] = self._empty(n_bytes, dtype=np.uint8)
-        view: npt.NDArray[Any] = buffer[:n_bytes].view(dtype).reshape(shape)
-        return view
-
-    def require(self, listed: Listed) -> None:
-        """Say which chunks are there: one that is not found any more is an error then, and not unwritten."""
-        self.required = {folder: frozenset(map(tuple, chunks.tolist())) for folder, chunks in listed}
-
-    def write(self, folder: Folder, key: str, data: bytes) -> None:
-        """Write a file, or begin to where it is remote: `finish` waits for it."""
-        if folder.local is not None:
-            folder.write(key, data)
-            return
-        if self._behind is None:
-            self._behind = Behind()
-        self._behind.write(folder, key, data)
-
-    def finish(self) -> None:
-        """Wait for all that is being written, and raise what failed."""
-        if self._behind is not None:
-            self._behind.finish()
-
-    def forget(self) -> None:
-        """Finish writing, and let go of the chunks of arrays, which another task has no use for."""
-        self.finish()
-        if self.ahead is not None:
-            self.ahead.forget()
-            self.ahead = None
-        for path in self.last:
-            self._buffers.pop(path, None)
-        self.last.clear()
-        self.required = {}
-        self.shards.forget()
 
 
 @dataclass(frozen=True)
@@ -489,101 +409,3 @@ def most_bytes(chunk_bytes: int) -> int:
 
 def _damaged(path: str, what: str, why: object) -> StoreError:
     return StoreError(f"{path}: {what} is damaged: {why}.", None, REMAKE)
-
-
-def open_array(place: str | os.PathLike[str] | Folder) -> ChunkedArray:
-    """Describe the array in a folder from its metadata.
-
-    Raises
-    ------
-    StoreError
-        If the metadata are not those of a Zarr v3 array this package can read.
-    """
-    folder = open_folder(place)
-    return describe_array(folder, read_json(folder))
-
-
-def describe_array(folder: Folder, metadata: dict[str, Any]) -> ChunkedArray:
-    """Describe an array as `open_array` does, from metadata that were read."""
-    try:
-        if metadata["node_type"] != "array" or metadata["zarr_format"] != 3:
-            raise ValueError("it is not a Zarr v3 array")
-        if metadata["chunk_grid"]["name"] != "regular":
-            raise ValueError(f"its chunk grid is {metadata['chunk_grid']['name']!r:.80}, not regular")
-        dtype = metadata["data_type"]
-        if dtype not in _DTYPES:
-            raise ValueError(f"its data type is {dtype!r:.80}, not one of {', '.join(_DTYPES)}")
-        shape = _sizes(metadata["shape"], minimum=1)
-        chunks = _sizes(metadata["chunk_grid"]["configuration"]["chunk_shape"], minimum=1)
-        if len(shape) != len(chunks):
-            raise ValueError(f"its shape {shape} and chunks {chunks} differ in length")
-        fill = _fill(metadata["fill_value"], dtype)
-        names = _chunk_names(metadata["chunk_key_encoding"])
-        codecs = metadata["codecs"]
-        codec, sharding = codec_of(codecs, np.dtype(dtype)), None
-        if shards := sharding_of(codecs, chunks, np.dtype(dtype)):
-            sharding, chunks, codec = shards
-        if codec is None:  # what a store names must not choose what code is run
-            raise ValueError(f"its codecs are {_codec_names(codecs)}, which are not read")
-        if codec.order is not None and len(codec.order) != len(shape):
-            raise ValueError(f"its {len(shape)} axes cannot be stored in the order {codec.order}")
-        if math.prod(chunks) * np.dtype(dtype).itemsize > _MAX_CHUNK_BYTES:
-            raise ValueError(f"its chunks of {chunks} voxels have more than {_MAX_CHUNK_BYTES} bytes")
-        found = ChunkedArray(folder, shape, chunks, dtype, fill, codec, names, sharding)
-        if math.prod(found.grid) > _MAX_CHUNKS:
-            raise ValueError(f"it has {math.prod(found.grid)} chunks, more than {_MAX_CHUNKS}")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        why = f"it lacks {error!s:.80}" if isinstance(error, KeyError) else f"{error!s:.500}"
-        raise StoreError(f"{folder}/zarr.json: {why}.", f"Allowed: {_ALLOWED}") from error
-    return found
-
-
-_ALLOWED = (
-    f"Zarr v3 arrays of 1 to {_MAX_AXES} axes and a regular chunk grid. Codecs: {ALLOWED_CODECS}; or shards of "
-    "chunks of such codecs."
-)
-
-
-def _codec_names(codecs: Any) -> str:
-    """Names of codecs, and in brackets those that one of them has."""
-    names = []
-    for codec in codecs:
-        if isinstance(codec, str):
-            names.append(shown(codec))
-            continue
-        options = codec.get("configuration") or {}
-        inner = [_codec_names(options[key]) for key in ("codecs", "index_codecs") if options.get(key)]
-        plain = [f"{key} {options[key]!r:.20}" for key in ("endian", "order", "shuffle") if key in options]
-        names.append(shown(codec.get("name")) + (f" ({'; '.join(inner + plain)})" if inner + plain else ""))
-    return f"{', '.join(names) or 'none':.300}"
-
-
-def _sizes(values: Any, minimum: int) -> tuple[int, ...]:
-    sizes = tuple(values)
-    if (
-        not 0 < len(sizes) <= _MAX_AXES
-        or not all(type(size) is int and minimum <= size < 2**48 for size in sizes)
-        or math.prod(sizes) >= 2**48
-    ):
-        raise ValueError(f"{values!r:.80} are no sizes of 1 to {_MAX_AXES} axes")
-    return sizes
-
-
-def _fill(value: Any, dtype: str) -> float:
-    """Return the fill value as the array's dtype holds it."""
-    fill = float(value)
-    largest = {"uint8": 255, "bool": 1}.get(dtype)
-    if largest is not None and not (fill.is_integer() and 0 <= fill <= largest):
-        raise ValueError(f"its fill value {value!r:.40} is no {dtype}")
-    with np.errstate(over="ignore"):
-        return float(np.dtype(dtype).type(fill))
-
-
-def _chunk_names(encoding: Any) -> ChunkNames:
-    name = encoding["name"]
-    if name not in ("default", "v2"):
-        raise ValueError(f"its chunks are named by the encoding {name!r:.80}, not default or v2")
-    separator = (encoding.get("configuration") or {}).get("separator", "/" if name == "default" else ".")
-    if separator not in ("/", "."):
-        raise ValueError(f"the names of its chunks have the separator {separator!r:.80}, not / or .")
-    return ChunkNames("c" if name == "default" else "", separator)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from twintrack_core.cohort import compressed, nifti
 from twintrack_core.cohort.case import Geometry
 from twintrack_core.cohort.headers import read_header
 from twintrack_core.errors import GeometryError, ImageError, RequestError, WorkError
-from twintrack_core.storage.memory import require_memory
+from twintrack_core.system import require_memory
 
 READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 """Endings of image files that are read."""
@@ -187,8 +186,7 @@ def _simpleitk() -> Any:
         import SimpleITK
     except ImportError as error:
         raise WorkError("Cannot read images without SimpleITK.", None, "pip install twintrack-core[io]") from error
-    with _one_at_a_time:
-        _set_up(SimpleITK)
+    _silence(SimpleITK)
     return SimpleITK
 
 
@@ -196,15 +194,8 @@ _one_at_a_time = threading.Lock()  # ITK's readers corrupt memory now and then w
 
 
 @functools.cache
-def _set_up(sitk: Any) -> None:
-    """Read and write once before several threads do: ITK makes tables on first use, as one thread must."""
+def _silence(sitk: Any) -> None:
     sitk.ProcessObject.GlobalWarningDisplayOff()  # it would print them beside our errors, on stderr
-    with tempfile.TemporaryDirectory() as folder:
-        for suffix, name in _FORMATS.items():
-            if suffix in WRITE_SUFFIXES:
-                path = f"{folder}/image{suffix}"
-                sitk.WriteImage(sitk.GetImageFromArray(np.zeros((1, 1, 1), dtype=np.float32)), path)
-                sitk.ReadImage(path, imageIO=name)
 
 
 def _open(path: Path) -> Any:

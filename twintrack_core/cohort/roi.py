@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
+from twintrack_core.cohort.chunks import Box, ChunkedArray
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import StoredCase
 from twintrack_core.errors import RequestError
 

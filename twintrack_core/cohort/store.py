@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from twintrack_core.codes import MAX_MEMBERS, MAX_RATERS
+from twintrack_core.cohort.array_metadata import describe_array
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.chunks import MEMORY, ChunkedArray, describe_array
+from twintrack_core.cohort.chunks import MEMORY, ChunkedArray
 from twintrack_core.errors import GeometryError, RequestError, StoreError
 from twintrack_core.names import are_skipped, check_case_name, matching, some
 from twintrack_core.storage import Entry, Folder, open_folder, read_json
 from twintrack_core.storage.folder import METADATA
-from twintrack_core.storage.memory import require_memory
 from twintrack_core.storage.metadata import find_json
 from twintrack_core.storage.retry import REMAKE, again, unreadable
+from twintrack_core.system import require_memory
 
 FORMAT = "cohort"
 VERSION = 1

@@ -13,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import MAX_RATERS, SCORE_DTYPES
+from twintrack_core.cohort.array_metadata import describe_array
 from twintrack_core.cohort.case import Case, Geometry
-from twintrack_core.cohort.chunks import ChunkedArray, Scratch, describe_array
+from twintrack_core.cohort.chunks import ChunkedArray
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import (
     DIMENSIONS,
     FORMAT,
     PART_DTYPES,
     VERSION,
     are_raters,
+    expected_cases,
     is_complete,
     read_attributes,
     twintrack_attributes,
@@ -110,7 +113,7 @@ class CohortWriter:
         wanted = dict(self._attributes)
         if found.get("complete") is True:
             wanted.pop("run", None)  # a finished store does not tell of which run it is any more
-            left_out = found.get("skipped", {})
+            left_out = expected_cases(self.folder).skipped
             wanted["cases"] = [name for name in self.names if name not in left_out]
         for key, value in wanted.items():
             require_same(self.folder, key, found.get(key), value)

@@ -15,14 +15,15 @@ import numpy.typing as npt
 
 from twintrack_core import kernels
 from twintrack_core.codes import N_CODES, OnInvalid
-from twintrack_core.cohort.chunks import ChunkedArray, Listed, Scratch
+from twintrack_core.cohort.chunks import ChunkedArray
 from twintrack_core.cohort.roi import ALLOWED, BoxRegion, MaskRegion, Region, RoiRule, parse_roi, region_of
+from twintrack_core.cohort.scratch import Listed, Scratch
 from twintrack_core.cohort.store import Cohort, StoredCase
 from twintrack_core.engine.checkpoint import Counted, Found, Part, counting
 from twintrack_core.engine.device import Device, bytes_to_count, check_device, plan_memory
 from twintrack_core.engine.device import count_tiles as count_tiles_on_device
 from twintrack_core.engine.looking import look
-from twintrack_core.engine.memory import require_memory, to_count
+from twintrack_core.engine.memory import require_room, to_count
 from twintrack_core.engine.run import (
     LOOK_BYTES,
     Crew,
@@ -284,7 +285,7 @@ def count_cohort(
     left = [name for name in cohort.names if name not in counted.cases]
     plans = look(partial(_plan_cases, cohort, rule, kernel, on_invalid), left, skipped, crew, run)
     _require_raters(cohort, rule, plans, counted)
-    require_memory([to_count(plan.case, plan.region) for plan in plans], crew)
+    require_room([to_count(plan.case, plan.region) for plan in plans], crew)
     count: Count = count_tiles
     if on_cuda:
         count = partial(count_tiles_on_device, plan_memory([bytes_to_count(plan.work()) for plan in plans], run))

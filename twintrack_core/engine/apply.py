@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from twintrack_core import kernels
 from twintrack_core.codes import SCORE_DTYPES, OnInvalid
-from twintrack_core.cohort.chunks import ChunkedArray, Listed, Scratch, open_array
+from twintrack_core.cohort.array_metadata import open_array
+from twintrack_core.cohort.chunks import ChunkedArray
+from twintrack_core.cohort.scratch import Listed, Scratch
 from twintrack_core.cohort.store import Cohort, StoredCase, fingerprint, open_cohort
 from twintrack_core.cohort.writer import CohortWriter, create_array
 from twintrack_core.engine.device import Device, bytes_to_relabel, check_device, plan_memory
 from twintrack_core.engine.device import relabel_tiles as relabel_tiles_on_device
 from twintrack_core.engine.looking import look
-from twintrack_core.engine.memory import require_memory, to_relabel
+from twintrack_core.engine.memory import require_room, to_relabel
 from twintrack_core.engine.output import held
 from twintrack_core.engine.run import (
     LOOK_BYTES,
@@ -119,7 +121,7 @@ def apply(
     on_invalid
         "error" or "clip"; a calibrated store cannot hold excluded voxels.
     on_error
-        "stop" at a case that cannot be read, or "skip" it: the output lacks it, and its ``source`` says so.
+        "stop" at a case that cannot be read, or "skip" it: the output lacks it, and `Cohort.skipped` says so.
     scheduler, workers, progress
         As in `accumulate`. The workers of a cluster must reach the output as the caller does.
 
@@ -169,7 +171,7 @@ def apply(
                 left = [name for name in cohort.names if not (writer and writer.has_case(name))]
                 plans = look(partial(_plan_cases, cohort, output if writer else None), left, skipped, crew, run)
                 skipped.check_rest(len(cohort))
-                require_memory([to_relabel(plan.case, output_dtype) for plan in plans], crew)
+                require_room([to_relabel(plan.case, output_dtype) for plan in plans], crew)
                 relabel: Relabel = relabel_tiles
                 if on_cuda:
                     needed = [

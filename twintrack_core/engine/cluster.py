@@ -200,7 +200,7 @@ def _own_allocation() -> Iterator[None]:
     """Leave the C library's allocation as it is in processes that begin here.
 
     Dask makes workers give memory back early (MALLOC_TRIM_THRESHOLD_). With that set, glibc maps every buffer of 128
-    KiB or more anew, and counting takes nearly twice as long; ours keep few buffers, and all the time.
+    KiB or more anew, which counting feels; ours keep few buffers, and all the time.
     """
     import dask
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,12 +18,14 @@ from twintrack_core.storage.retry import again, unreadable
 
 @dataclass(frozen=True)
 class Cost:
-    """What it takes to count the cases of a cohort, or to write them calibrated.
+    """What it takes to count a case, or some, or to write them calibrated.
 
     Attributes
     ----------
     chunks
         Chunks that were written of the arrays that are read: probability and votes.
+    score_chunks
+        Those of probability.
     grid
         Chunks that these arrays could have.
     stored_bytes
@@ -36,39 +37,52 @@ class Cost:
         region, see `engine.memory`.
     """
 
-    chunks: int
-    grid: int
-    stored_bytes: int | None
-    decoded_bytes: int
-    accumulate_bytes: int
-    apply_bytes: int
+    chunks: int = 0
+    score_chunks: int = 0
+    grid: int = 0
+    stored_bytes: int | None = 0
+    decoded_bytes: int = 0
+    accumulate_bytes: int = 0
+    apply_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return what both take, one after the other."""
+        known = None not in (self.stored_bytes, other.stored_bytes)
+        return Cost(
+            self.chunks + other.chunks,
+            self.score_chunks + other.score_chunks,
+            self.grid + other.grid,
+            (self.stored_bytes or 0) + (other.stored_bytes or 0) if known else None,
+            self.decoded_bytes + other.decoded_bytes,
+            max(self.accumulate_bytes, other.accumulate_bytes),
+            max(self.apply_bytes, other.apply_bytes),
+        )
 
     def process_bytes(self, workers: int) -> int:
         """Memory of a process with so many workers at most, whichever of the two it does."""
         return process_bytes(max(self.accumulate_bytes, self.apply_bytes), workers)
 
 
-def cost_of(cases: Iterable[StoredCase]) -> Cost:
-    """Find out what a run over some cases takes; nothing but lists is read.
+def cost_of(case: StoredCase) -> Cost:
+    """Find out what a run over a case takes; nothing but lists is read.
 
     Raises
     ------
     StoreError
         If a store cannot be listed.
     """
-    chunks = grid = decoded = accumulate_bytes = apply_bytes = 0
-    stored: int | None = 0
-    for case in cases:
-        for array in (case.probability, *(part for name, part in case.parts.items() if name == "votes")):
-            n = len(array.written())
-            chunks += n
-            grid += math.prod(array.grid)
-            decoded += n * array.chunk_bytes
-            found = _stored_bytes(array)
-            stored = None if stored is None or found is None else stored + found
-        accumulate_bytes = max(accumulate_bytes, to_count(case, region_of(case, parse_roi("full"))))
-        apply_bytes = max(apply_bytes, to_relabel(case, np.dtype(np.float16)))
-    return Cost(chunks, grid, stored, decoded, accumulate_bytes, apply_bytes)
+    scores = _cost_of_array(case.probability)
+    votes = _cost_of_array(case.parts["votes"]) if "votes" in case.parts else Cost()
+    accumulate_bytes = to_count(case, region_of(case, parse_roi("full")))
+    apply_bytes = to_relabel(case, np.dtype(np.float16))
+    return replace(
+        scores + votes, score_chunks=scores.chunks, accumulate_bytes=accumulate_bytes, apply_bytes=apply_bytes
+    )
+
+
+def _cost_of_array(array: ChunkedArray) -> Cost:
+    n = len(array.written())
+    return Cost(n, 0, math.prod(array.grid), _stored_bytes(array), n * array.chunk_bytes)
 
 
 def _stored_bytes(array: ChunkedArray) -> int | None:

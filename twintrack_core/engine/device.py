@@ -29,7 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from twintrack_core.codes import N_CODES, as_scores
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch, open_array
+from twintrack_core.cohort.array_metadata import open_array
+from twintrack_core.cohort.chunks import Box, ChunkedArray
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.engine.run import Run, go_on
 from twintrack_core.engine.tiles import Tile, read_scores, read_written_scores, tile_box
 from twintrack_core.errors import RequestError, StoreError, WorkError

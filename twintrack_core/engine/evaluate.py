@@ -10,7 +10,7 @@ from twintrack_core.cohort.roi import parse_roi
 from twintrack_core.cohort.store import Cohort
 from twintrack_core.engine.accumulate import accumulate
 from twintrack_core.engine.device import Device, check_device
-from twintrack_core.engine.run import Scheduler
+from twintrack_core.engine.run import Run, Scheduler
 from twintrack_core.engine.volumes import measure, require_measurable
 from twintrack_core.errors import RequestError
 from twintrack_core.histogram import CohortStatistics
@@ -76,9 +76,8 @@ def evaluate(
     PluginError
         For a metric that fails, or that another distribution offers and that cannot be used.
     """
-    check_device(
-        device, kernel, here=scheduler == "threads"
-    )  # statistics need none, but a device that is not there is never passed over
+    # Statistics need neither, but a scheduler or device that is not there is never passed over.
+    check_device(device, kernel, here=Run(workers, progress, scheduler).here)
     wanted = None if metrics is None else tuple(metrics)
     resolved = metrics_.resolve(wanted)  # an unknown metric is an error before voxels are read
     if isinstance(source, CohortStatistics):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import pickle  # to write: nothing is ever read with it here
+import pickle  # to see whether it can be: nothing is ever read with it
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def import_cases(
         Finish a store that the same reader began, of files that are still as they were; start it where nothing was
         begun.
     on_error
-        "stop" at a case that cannot be read, or "skip" it: the store lacks it, and its ``source`` says so.
+        "stop" at a case that cannot be read, or "skip" it: the store lacks it, and `Cohort.skipped` says so.
     scheduler, workers, progress
         As in `accumulate`. Each worker holds one case.
 

@@ -81,7 +81,7 @@ def _largest_chunk(case: StoredCase) -> int:
     return max(array.chunk_bytes for array in (case.probability, *case.parts.values()))
 
 
-def require_memory(needed: Iterable[int], crew: Crew) -> None:
+def require_room(needed: Iterable[int], crew: Crew) -> None:
     """Refuse a run that would not fit.
 
     Parameters

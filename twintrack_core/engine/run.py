@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from twintrack_core.engine.system import available_memory
 from twintrack_core.errors import (
     ImageError,
     InvalidScoresError,
@@ -28,6 +27,7 @@ from twintrack_core.errors import (
     WorkerError,
 )
 from twintrack_core.kernels.dispatch import default_threads
+from twintrack_core.system import available_memory
 
 if TYPE_CHECKING:
     from distributed import Client

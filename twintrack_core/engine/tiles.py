@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Listed, Scratch
+from twintrack_core.cohort.chunks import Box, ChunkedArray
+from twintrack_core.cohort.scratch import Listed, Scratch
 from twintrack_core.cohort.store import StoredCase
 from twintrack_core.cohort.writer import default_chunks
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from twintrack_core import kernels
 from twintrack_core.codes import CODE_VALUES, OnInvalid
-from twintrack_core.cohort.chunks import Box, ChunkedArray, Scratch
+from twintrack_core.cohort.chunks import Box, ChunkedArray
 from twintrack_core.cohort.masks import VESSEL_LABELS
 from twintrack_core.cohort.roi import Bounds, contains, joined, marked_bounds
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.cohort.store import Cohort, StoredCase
 from twintrack_core.engine.run import Run, Scheduler, Task, compute, crew_of
 from twintrack_core.engine.tiles import (

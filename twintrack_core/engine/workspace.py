@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from twintrack_core.cohort.chunks import Scratch
+from twintrack_core.cohort.scratch import Scratch
 from twintrack_core.kernels.tally import Tally
 
 _threads = threading.local()

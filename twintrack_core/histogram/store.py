@@ -23,9 +23,9 @@ from twintrack_core.histogram.joint import JointHistogram
 from twintrack_core.names import are_skipped, shown
 from twintrack_core.storage import Folder, new_folder, open_folder, read_json
 from twintrack_core.storage.folder import METADATA
-from twintrack_core.storage.memory import require_memory
 from twintrack_core.storage.metadata import find_json, require_same
 from twintrack_core.storage.retry import again
+from twintrack_core.system import require_memory
 
 FORMAT = "statistics"
 VERSION = 1

@@ -1,9 +1,11 @@
-"""What the system has for this process."""
+"""Memory that the system has for this process. Taking more would end the process, not raise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+
+from twintrack_core.errors import TwinTrackError
 
 
 def available_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -16,6 +18,17 @@ def available_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/c
     """
     found = [_meminfo(proc), *(_room(*place) for place in _groups(proc, cgroups))]
     return min((room for room in found if room is not None), default=None)
+
+
+def require_memory(what: str, n_bytes: int, error: type[TwinTrackError], action: str) -> None:
+    """Refuse, with ``error``, what takes more bytes at once than are available, as far as that is known."""
+    room = available_memory()
+    if room is not None and n_bytes > room:
+        raise error(
+            f"{what} takes {n_bytes / 2**30:.1f} GiB; {room / 2**30:.1f} GiB of memory are available.",
+            "Allowed: what fits into memory.",
+            action,
+        )
 
 
 def _meminfo(proc: Path) -> int | None:
